@@ -1,0 +1,367 @@
+//! Measures Tollgate against a bare Pingora pass-through: `loadtest compare --gateway PATH`.
+//! The parts can be run by hand: a fake provider, the pass-through, a closed loop of requests, many streams.
+//!
+//! Reading order: [`compare`] is the method, [`load`] and [`streams`] the generators, [`provider`] and
+//! [`passthrough`] what stands behind and beside the gateway, [`process`] the measuring, [`http`] the wire.
+
+mod compare;
+mod connection;
+mod gateway;
+mod http;
+mod load;
+mod passthrough;
+mod process;
+mod provider;
+mod report;
+mod streams;
+mod target;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, value_parser};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::target::{Answer, Target, chat_body, loopback, request};
+
+/// Any failure; the words are for a person.
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Load generator, fake provider and comparison for Tollgate. Loopback only.
+#[derive(Parser)]
+#[command(name = "loadtest")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Answer every request as a fake model provider.
+    Provider(Provider),
+    /// Run the yardstick: Pingora with a peer and nothing else, one worker thread.
+    Passthrough(Passthrough),
+    /// Send requests in a closed loop and check every answer.
+    Load(Load),
+    /// Read many event streams at once and measure the delay of each event.
+    Streams(Streams),
+    /// Compare the gateway with the yardstick: processor time a request, memory, streams.
+    Compare(Compare),
+}
+
+#[derive(Args)]
+struct Provider {
+    /// Where to listen.
+    #[arg(long, value_parser = loopback)]
+    bind: SocketAddr,
+    /// Events of a stream, unless the request has an x-events header.
+    #[arg(long, default_value_t = 20, value_parser = value_parser!(u64).range(0..=1_000_000))]
+    events: u64,
+    /// Milliseconds between events, unless the request has an x-interval-ms header.
+    #[arg(long, default_value_t = 50, value_parser = value_parser!(u64).range(0..=60_000))]
+    interval_ms: u64,
+    #[command(flatten)]
+    life: Life,
+}
+
+#[derive(Args)]
+struct Passthrough {
+    /// Where to listen.
+    #[arg(long, value_parser = loopback)]
+    bind: SocketAddr,
+    /// Where to pass requests on to.
+    #[arg(long, value_parser = loopback)]
+    upstream: SocketAddr,
+    #[command(flatten)]
+    life: Life,
+}
+
+#[derive(Args)]
+struct Life {
+    /// Exit after so many seconds: a forgotten server does not stay for ever.
+    #[arg(long, default_value_t = 14_400, value_parser = value_parser!(u64).range(1..=604_800))]
+    life_s: u64,
+}
+
+#[derive(Args)]
+struct Aim {
+    /// Where to send requests: http://127.0.0.1:PORT/v1/chat/completions
+    #[arg(long)]
+    url: Target,
+    /// The key to send.
+    #[arg(long, default_value = gateway::KEY)]
+    key: String,
+    /// The model to ask for.
+    #[arg(long, default_value = gateway::MODEL)]
+    model: String,
+}
+
+#[derive(Args)]
+struct Load {
+    #[command(flatten)]
+    aim: Aim,
+    /// Connections that send at a time.
+    #[arg(long, default_value_t = 32, value_parser = value_parser!(u64).range(1..=10_000))]
+    connections: u64,
+    /// Stop after so many requests.
+    #[arg(long, conflicts_with = "seconds", required_unless_present = "seconds", value_parser = value_parser!(u64).range(1..=100_000_000))]
+    requests: Option<u64>,
+    /// Stop after so many seconds.
+    #[arg(long, value_parser = value_parser!(u64).range(1..=3_600))]
+    seconds: Option<u64>,
+    /// Send this file instead of the built-in chat request of 240 bytes.
+    #[arg(long)]
+    body: Option<PathBuf>,
+    /// The status that every answer must have. With 200, the body must be the fake provider's.
+    #[arg(long, default_value_t = 200)]
+    expect: u16,
+}
+
+#[derive(Args)]
+struct Streams {
+    #[command(flatten)]
+    aim: Aim,
+    /// Streams at a time.
+    #[arg(long, default_value_t = 500, value_parser = value_parser!(u32).range(1..=20_000))]
+    streams: u32,
+    /// Events a stream.
+    #[arg(long, default_value_t = 400, value_parser = value_parser!(u64).range(1..=1_000_000))]
+    events: u64,
+    /// Milliseconds between two events of a stream.
+    #[arg(long, default_value_t = 50, value_parser = value_parser!(u64).range(1..=60_000))]
+    interval_ms: u64,
+}
+
+#[derive(Args)]
+struct Compare {
+    /// The gateway's program, run as `PATH serve --config FILE`.
+    #[arg(long, required_unless_present = "control")]
+    gateway: Option<PathBuf>,
+    /// Compare the yardstick with itself: how much of a ratio is noise.
+    #[arg(long, conflicts_with = "gateway")]
+    control: bool,
+    /// The key to send; its hash goes into the gateway's configuration.
+    #[arg(long, default_value = gateway::KEY)]
+    key: String,
+    /// Give the plan limits that are too high to be reached: what checking them costs.
+    #[arg(long)]
+    limits: bool,
+    /// How many times A B B A.
+    #[arg(long, default_value_t = 4, value_parser = value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Requests a turn; 0 leaves the request part out.
+    #[arg(long, default_value_t = 40_000, value_parser = value_parser!(u64).range(0..=10_000_000))]
+    requests: u64,
+    /// Connections of the closed loop.
+    #[arg(long, default_value_t = 32, value_parser = value_parser!(u64).range(1..=10_000))]
+    connections: u64,
+    /// Also compare under so many streams at a time.
+    #[arg(long, num_args = 0..=1, default_missing_value = "500", value_parser = value_parser!(u32).range(1..=20_000))]
+    streams: Option<u32>,
+    /// How long a stream lasts.
+    #[arg(long, default_value_t = 20, value_parser = value_parser!(u64).range(1..=600))]
+    stream_seconds: u64,
+    /// How many times A B B A with streams.
+    #[arg(long, default_value_t = 1, value_parser = value_parser!(u32).range(1..=20))]
+    stream_rounds: u32,
+    /// Milliseconds between two events of a stream.
+    #[arg(long, default_value_t = 50, value_parser = value_parser!(u64).range(1..=1_000))]
+    interval_ms: u64,
+    /// The core of the proxies.
+    #[arg(long, default_value_t = 0)]
+    proxy_core: usize,
+    /// The core of generator and provider.
+    #[arg(long, default_value_t = 1)]
+    load_core: usize,
+    /// Also write the report to this file.
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().verb) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("loadtest: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<ExitCode> {
+    match verb {
+        Verb::Passthrough(Passthrough {
+            bind,
+            upstream,
+            life,
+        }) => {
+            life.begin();
+            passthrough::serve(bind, upstream)
+        }
+        Verb::Provider(Provider {
+            bind,
+            events,
+            interval_ms,
+            life,
+        }) => {
+            life.begin();
+            runtime()?.block_on(provider::serve(
+                bind,
+                provider::Pace {
+                    events,
+                    interval_ms,
+                },
+            ))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Load(arguments) => {
+            let outcome = runtime()?.block_on(arguments.plan()?.run())?;
+            print!("{}", report::load(&outcome));
+            Ok(ExitCode::from(u8::from(outcome.errors > 0)))
+        }
+        Verb::Streams(Streams {
+            aim,
+            streams,
+            events,
+            interval_ms,
+        }) => {
+            let Aim {
+                url: target,
+                key,
+                model,
+            } = aim;
+            let plan = streams::Streams {
+                target,
+                key,
+                model,
+                streams,
+                events,
+                interval_ms,
+            };
+            let outcome = runtime()?.block_on(plan.run())?;
+            print!("{}", report::stream_run(&outcome));
+            Ok(ExitCode::from(u8::from(
+                outcome.lost > 0 || outcome.first_error.is_some(),
+            )))
+        }
+        Verb::Compare(arguments) => {
+            process::pin_self(arguments.load_core)?;
+            let out = arguments.out.clone();
+            let report = runtime()?.block_on(unless_stopped(arguments.plan()?.run()))?;
+            print!("{report}");
+            if let Some(file) = out {
+                std::fs::write(file, report)?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?)
+}
+
+/// Gives up on a signal, so that what was started is dropped and thereby killed.
+async fn unless_stopped<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        result = work => result,
+        _ = interrupt.recv() => Err("interrupted".into()),
+        _ = terminate.recv() => Err("terminated".into()),
+    }
+}
+
+impl Life {
+    /// Starts the clock.
+    fn begin(self) {
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_secs(self.life_s));
+            std::process::exit(0);
+        });
+    }
+}
+
+impl Load {
+    fn plan(self) -> Result<load::Load> {
+        let Load {
+            aim,
+            connections,
+            requests,
+            seconds,
+            body,
+            expect,
+        } = self;
+        let Aim {
+            url: target,
+            key,
+            model,
+        } = aim;
+        let until = match (requests, seconds) {
+            (Some(count), _) => load::Until::Requests(count),
+            (None, Some(seconds)) => load::Until::Time(Duration::from_secs(seconds)),
+            (None, None) => return Err("either --requests or --seconds".into()),
+        };
+        let body = match body {
+            Some(file) => std::fs::read(file)?,
+            None => chat_body(&model, Answer::Whole).into_bytes(),
+        };
+        let request = request(&target, &key, Answer::Whole, &body).into();
+        let answer = (expect == 200).then_some(provider::ANSWER);
+        Ok(load::Load {
+            target,
+            request,
+            connections,
+            until,
+            expect,
+            answer,
+        })
+    }
+}
+
+impl Compare {
+    fn plan(self) -> Result<compare::Plan> {
+        let Compare {
+            gateway,
+            control: _,
+            key,
+            limits,
+            rounds,
+            requests,
+            connections,
+            streams,
+            stream_seconds: seconds,
+            stream_rounds,
+            interval_ms,
+            proxy_core,
+            load_core,
+            out: _,
+        } = self;
+        let streams = streams.map(|streams| compare::StreamPlan {
+            streams,
+            seconds,
+            interval_ms,
+            rounds: stream_rounds,
+        });
+        let find = |path: PathBuf| {
+            let found = path.canonicalize();
+            found.map_err(|error| format!("{}: {error}", path.display()))
+        };
+        let gateway = gateway.map(find).transpose()?;
+        let cores = (proxy_core, load_core);
+        Ok(compare::Plan {
+            gateway,
+            key,
+            limits,
+            cores,
+            rounds,
+            requests,
+            connections,
+            streams,
+        })
+    }
+}

@@ -1,0 +1,195 @@
+//! The programs under test: started on a core of their own, measured from /proc, killed when dropped.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::Result;
+
+/// Set in the environment once this process runs on its core.
+const PINNED: &str = "LOADTEST_PINNED";
+
+/// A directory for configuration and logs, removed when dropped.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// Makes one that only this user can read.
+    pub fn new() -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("loadtest-{}", std::process::id()));
+        fs::DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Scratch(path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A running program. Its standard output is thrown away, its standard error kept for a failure's report.
+pub struct Process {
+    child: Child,
+    errors: PathBuf,
+}
+
+/// What a process holds in memory, in KiB.
+#[derive(Debug, Clone, Copy)]
+pub struct Memory {
+    /// Resident, shared pages counted whole.
+    pub rss: u64,
+    /// Resident, shared pages divided among those who share them.
+    pub pss: u64,
+}
+
+impl Process {
+    /// Starts a program on one core. `taskset` replaces itself by the program, so the process id is the program's.
+    pub fn start(name: &str, core: usize, scratch: &Scratch, command: &[&OsStr]) -> Result<Self> {
+        let errors = scratch.path().join(format!("{name}.stderr"));
+        let child = Command::new("taskset")
+            .arg("-c")
+            .arg(core.to_string())
+            .args(command)
+            .current_dir(scratch.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&errors)?)
+            .spawn()
+            .map_err(|error| format!("cannot start taskset (util-linux): {error}"))?;
+        Ok(Process { child, errors })
+    }
+
+    /// An error if the program has ended, with its last words.
+    pub fn check(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => Err(format!("ended with {status}\n{}", self.last_words()).into()),
+        }
+    }
+
+    /// The last lines of the standard error.
+    pub fn last_words(&self) -> String {
+        let text = fs::read(&self.errors).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text[text.len().saturating_sub(4000)..]).into_owned();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    /// User and system time of all threads so far, in clock ticks.
+    pub fn ticks(&self) -> Result<u64> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        Ok(ticks_of(&stat).ok_or("unreadable /proc/PID/stat")?)
+    }
+
+    /// What it holds in memory now.
+    pub fn memory(&self) -> Result<Memory> {
+        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
+        let field = |name| kib_of(&text, name).ok_or("unreadable /proc/PID/smaps_rollup");
+        Ok(Memory {
+            rss: field("Rss:")?,
+            pss: field("Pss:")?,
+        })
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// utime + stime: fields 14 and 15, counted after the name, which may hold anything.
+fn ticks_of(stat: &str) -> Option<u64> {
+    let mut fields = stat
+        .get(stat.rfind(')')? + 1..)?
+        .split_ascii_whitespace()
+        .skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
+fn kib_of(text: &str, name: &str) -> Option<u64> {
+    text.lines()
+        .find_map(|line| line.strip_prefix(name))?
+        .split_ascii_whitespace()
+        .next()?
+        .parse()
+        .ok()
+}
+
+/// Clock ticks per second.
+pub fn ticks_per_second() -> Result<f64> {
+    let output = Command::new("getconf").arg("CLK_TCK").output()?;
+    Ok(String::from_utf8(output.stdout)?.trim().parse()?)
+}
+
+/// The processor's name.
+pub fn processor() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = text
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    name.map_or("unknown processor", |(_, name)| name.trim())
+        .to_owned()
+}
+
+/// Moves this process to a core by starting it again through `taskset`; returns at once in the second life.
+pub fn pin_self(core: usize) -> Result<()> {
+    if std::env::var_os(PINNED).is_some() {
+        return Ok(());
+    }
+    let error = Command::new("taskset")
+        .arg("-c")
+        .arg(core.to_string())
+        .arg(std::env::current_exe()?)
+        .args(std::env::args_os().skip(1))
+        .env(PINNED, "1")
+        .exec();
+    Err(format!("cannot start taskset (util-linux): {error}").into())
+}
+
+/// Ports that were free a moment ago, all different.
+pub fn free_ports<const N: usize>() -> Result<[SocketAddr; N]> {
+    let mut addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); N];
+    let mut held = Vec::with_capacity(N);
+    for address in &mut addresses {
+        let listener = TcpListener::bind(*address)?;
+        *address = listener.local_addr()?;
+        held.push(listener);
+    }
+    Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_found_behind_a_strange_name() {
+        let stat = "42 (a) b (c) S 1 42 42 0 -1 4194304 100 0 0 0 130 70 5 5 20 0 1 0 100 0 0";
+        assert_eq!(ticks_of(stat), Some(200));
+        assert_eq!(ticks_of("42 (a"), None);
+    }
+
+    #[test]
+    fn memory_is_read_by_name() {
+        assert_eq!(
+            kib_of(
+                "Rss:      1652 kB\nPss:       405 kB\nPss_Anon: 9 kB\n",
+                "Pss:"
+            ),
+            Some(405)
+        );
+    }
+}

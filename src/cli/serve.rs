@@ -1,0 +1,108 @@
+//! `tollgate serve`.
+
+use super::{environment, logging, quick};
+use crate::config::Config;
+use crate::server::{Listening, Running, start};
+use std::io::{Write, stderr, stdout};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Requests in flight may end within this time after SIGTERM.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// Serves until a signal.
+pub fn run(path: Option<&Path>) -> Result<(), String> {
+    let config = match path {
+        Some(path) => super::read(path)?,
+        None => quick::config(&environment)?,
+    };
+    logging::start(config.log);
+    if !config.dormant.is_empty() {
+        log::warn!(
+            "settings without effect in this version: {}",
+            config.dormant.join(", ")
+        );
+    }
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = config.threads {
+        builder.worker_threads(threads);
+    }
+    let runtime = builder
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start threads: {error}"))?;
+    let result = runtime.block_on(serve(&config));
+    // Drops what is left of the connections, and with the last of them closes the access log.
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    result
+}
+
+async fn serve(config: &Config) -> Result<(), String> {
+    let running = start(config, stdout()).await?;
+    announce(config, &running);
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    log::info!("stopping; {} requests in flight", running.active());
+    tokio::select! {
+        () = running.shutdown(GRACE) => {}
+        // A second signal: at once.
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+/// Tells a person where the gateway is, and, when it made a key, how to use it. This goes to
+/// standard error: standard output is the access log's.
+fn announce(config: &Config, running: &Running) {
+    let mut text = format!("Tollgate {}\n", env!("CARGO_PKG_VERSION"));
+    for listening in &running.listeners {
+        text += &format!("  listening  {}\n", base(*listening));
+    }
+    if let Some(metrics) = running.metrics {
+        text += &format!("  metrics    http://{metrics}/metrics\n");
+    }
+    if let (Some(key), Some(first)) = (&running.session_key, running.listeners.first()) {
+        text += &format!(
+            "  key        {key}   (until this process ends: the configuration has no keys)\n"
+        );
+        text += &example(config, base(*first), key);
+    } else if config.keys.is_empty() && config.anonymous.is_none() {
+        log::warn!(
+            "the configuration has no keys: every request will be refused; add some under keys:"
+        );
+    }
+    // Serving matters more than saying so.
+    let _ = stderr().write_all(text.as_bytes());
+}
+
+fn base(listening: Listening) -> String {
+    let Listening { mut address, tls } = listening;
+    if address.ip().is_unspecified() {
+        address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port());
+    }
+    format!("http{}://{address}", if tls { "s" } else { "" })
+}
+
+fn example(config: &Config, base: String, key: &str) -> String {
+    use crate::config::{Api, ModelStatus};
+    let mount = config
+        .surfaces
+        .iter()
+        .find(|surface| surface.api == Api::OpenAi);
+    let model = config
+        .models
+        .iter()
+        .find(|model| model.status == ModelStatus::Active && model.id != "*");
+    let mount = mount.map_or("/v1", |surface| &surface.mount);
+    let model = model.map_or("MODEL", |model| &model.id);
+    format!(
+        "\nTry it:\n  curl {base}{mount}/chat/completions \\\n    -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\\n    -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n\n"
+    )
+}

@@ -1,0 +1,218 @@
+//! [`Edge`]: what Pingora's accept loop calls with each request; it wraps the session and hands it
+//! to the proxy.
+
+use super::session::{Downstream, Wire};
+use super::{CURRENT, Exchange, Fault};
+use async_trait::async_trait;
+use memchr::{memchr_iter, memmem};
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::Digest;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v1::server::HttpSession as H1;
+use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
+use pingora::server::ShutdownWatch;
+use pingora::{ErrorType, Result};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
+
+/// An idle connection is kept this long: above the 60 s of common load balancers, so that it is
+/// they who close, and no request is lost to a race.
+const KEEPALIVE: Duration = Duration::from_secs(75);
+/// A request's header must be complete so long after its first byte at the latest.
+const HEADER_DEADLINE: Duration = Duration::from_secs(10);
+/// A client that does not read is let go after this.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Header fields of one request: what nginx and Apache allow.
+const MAX_FIELDS: usize = 100;
+/// How long, and how much, a closing connection still listens, so that the client reads our answer
+/// before it learns that we stopped reading its body.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 16 << 20;
+
+/// Answers a request that cannot be parsed: status and JSON body.
+pub type Malformed = Box<dyn Fn() -> (u16, String) + Send + Sync>;
+
+/// The application that Pingora's accept loop serves.
+pub struct Edge<P> {
+    proxy: Arc<P>,
+    header_limit: usize,
+    malformed: Malformed,
+    options: HttpServerOptions,
+}
+
+impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
+    /// Serves `proxy`; request headers above `header_limit` bytes are a fault.
+    pub fn new(proxy: Arc<P>, header_limit: usize, malformed: Malformed) -> Edge<P> {
+        let mut options = HttpServerOptions::default();
+        options.h2_idle_timeout = Some(KEEPALIVE);
+        Edge {
+            proxy,
+            header_limit,
+            malformed,
+            options,
+        }
+    }
+
+    async fn proxy(
+        &self,
+        wire: Wire,
+        exchange: Arc<Exchange>,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Wire> {
+        let session = Downstream::new(wire, exchange.clone());
+        let served = self
+            .proxy
+            .process_new_http(ServerSession::new_custom(session), shutdown);
+        CURRENT.scope(exchange.clone(), served).await;
+        exchange.state().finished.take()
+    }
+
+    async fn http1(
+        &self,
+        mut wire: H1,
+        settings: HttpPersistentSettings,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        wire.set_pipelining_enabled(true);
+        match timeout(KEEPALIVE + HEADER_DEADLINE, wire.read_request()).await {
+            Ok(Ok(Some(_))) => {}
+            // The client closed between two requests, or was too slow with one.
+            Ok(Ok(None)) | Err(_) => return None,
+            Ok(Err(error)) => {
+                if *error.etype() == ErrorType::InvalidHTTPHeader {
+                    self.refuse(wire).await;
+                }
+                return None;
+            }
+        }
+        if wire.will_keepalive() && !*shutdown.borrow() {
+            wire.set_server_keepalive(Some(KEEPALIVE.as_secs()));
+        } else {
+            wire.set_server_keepalive(None);
+        }
+        wire.set_write_timeout(Some(WRITE_TIMEOUT));
+        wire.set_total_drain_timeout(Some(LINGER));
+        let fault = self.fault(&wire.get_headers_raw_bytes(), wire.req_header());
+        if fault == Some(Fault::Framing) {
+            // Where the request ends is in doubt, so nothing after it can be believed.
+            wire.set_server_keepalive(None);
+        }
+        let exchange = Exchange::new(peer(wire.digest()), false, fault);
+        let Some(Wire::H1(wire)) = self.proxy(Wire::H1(wire), exchange, shutdown).await else {
+            return None;
+        };
+        if !wire.will_keepalive() {
+            linger(wire).await;
+            return None;
+        }
+        let reusable = wire.reuse().await.ok()??;
+        Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
+    }
+
+    /// Answers what is not HTTP.
+    async fn refuse(&self, mut wire: H1) {
+        let (status, body) = (self.malformed)();
+        wire.set_server_keepalive(None);
+        let answer = async {
+            let mut header = ResponseHeader::build(status, Some(3))?;
+            header.insert_header("content-type", "application/json")?;
+            header.insert_header("content-length", body.len().to_string())?;
+            wire.write_response_header(Box::new(header)).await?;
+            wire.write_body(body.as_bytes()).await?;
+            wire.finish_body().await
+        };
+        let written: Result<_> = answer.await;
+        if written.is_ok() {
+            linger(wire).await;
+        }
+    }
+
+    fn fault(&self, raw: &[u8], header: &RequestHeader) -> Option<Fault> {
+        // Pingora takes `Transfer-Encoding` before `Content-Length` and forgets the latter; a proxy
+        // in front that did the opposite would let one request smuggle another.
+        let both = header.headers.contains_key("transfer-encoding")
+            && (memmem::find(&raw.to_ascii_lowercase(), b"\ncontent-length").is_some());
+        let bare = memchr_iter(b'\n', raw).any(|at| at == 0 || raw.get(at - 1) != Some(&b'\r'));
+        if both || bare {
+            return Some(Fault::Framing);
+        }
+        self.too_large(raw.len(), header)
+    }
+
+    fn too_large(&self, size: usize, header: &RequestHeader) -> Option<Fault> {
+        (size > self.header_limit || header.headers.len() > MAX_FIELDS)
+            .then_some(Fault::HeaderTooLarge)
+    }
+}
+
+fn peer(digest: &Digest) -> Option<SocketAddr> {
+    let address = digest.socket_digest.as_ref()?.peer_addr()?;
+    address.as_inet().copied()
+}
+
+/// Says that nothing more comes, then listens a little while longer: closing with unread bytes
+/// would reset the connection and take the answer with it.
+async fn linger(mut wire: H1) {
+    let unread = !wire.is_body_done();
+    wire.shutdown().await;
+    if !unread {
+        return;
+    }
+    let mut stream = wire.into_inner();
+    let drain = async {
+        let mut sink = vec![0; 16 << 10];
+        let mut total = 0;
+        while let Ok(read) = stream.read(&mut sink).await {
+            total += read;
+            if read == 0 || total > LINGER_BYTES {
+                break;
+            }
+        }
+    };
+    let _ = timeout(LINGER, drain).await;
+    stream.shutdown().await;
+}
+
+#[async_trait]
+impl<P: HttpServerApp + Send + Sync + 'static> HttpServerApp for Edge<P> {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        session.set_keepalive(Some(KEEPALIVE.as_secs()));
+        session.set_pipelining_enabled(true);
+        let settings = HttpPersistentSettings::for_session(&session);
+        match session {
+            ServerSession::H1(wire) => self.http1(wire, settings, shutdown).await,
+            ServerSession::H2(mut wire) => {
+                let header = wire.req_header();
+                let size = header
+                    .headers
+                    .iter()
+                    .map(|(name, value)| name.as_str().len() + value.len() + 4)
+                    .sum::<usize>()
+                    + header.raw_path().len();
+                let fault = self.too_large(size, header);
+                wire.set_write_timeout(Some(WRITE_TIMEOUT));
+                wire.set_total_drain_timeout(Some(LINGER));
+                let exchange = Exchange::new(wire.digest().and_then(peer), true, fault);
+                self.proxy(Wire::H2(wire), exchange, shutdown).await;
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        Some(default_h2_options())
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.options)
+    }
+}

@@ -1,0 +1,128 @@
+//! The client's side of an exchange, between the socket and Pingora's proxy loop.
+//!
+//! Pingora lets a proxy bring its own downstream session. Ours ([`session::Downstream`]) wraps
+//! Pingora's HTTP/1.1 and HTTP/2 sessions and adds what `ProxyHttp` has no hook for:
+//!
+//! - a request body that was read and rewritten is replayed to every upstream attempt, whatever
+//!   its size (Pingora's own replay buffer ends at 64 KiB);
+//! - while the upstream is silent, the wait is timed: keepalives go to the client, and the
+//!   first-byte and idle limits end it. One timer serves all of it, and data does not touch it;
+//! - a body of which the beginning was looked at goes on from that beginning.
+//!
+//! The proxy's context and the session meet in an [`Exchange`], handed over through a task-local,
+//! since Pingora builds both out of each other's reach.
+
+pub mod edge;
+pub mod session;
+mod silence;
+pub mod unread;
+
+use bytes::Bytes;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use unread::{Piece, Unread};
+
+tokio::task_local! {
+    static CURRENT: Arc<Exchange>;
+}
+
+/// One request and its answer, as both the session and the proxy's context see it.
+#[derive(Debug)]
+pub struct Exchange {
+    /// The peer's address, where the socket knows one.
+    pub peer: Option<SocketAddr>,
+    /// The request came as HTTP/2.
+    pub http2: bool,
+    /// The request may not be answered on its merits: why.
+    pub fault: Option<Fault>,
+    changes: AtomicU32,
+    state: Mutex<State>,
+}
+
+/// What was wrong with a request before anyone looked at what it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// `Content-Length` together with `Transfer-Encoding`, or bare line feeds in the header.
+    Framing,
+    /// The header is above the limit.
+    HeaderTooLarge,
+}
+
+/// How long an upstream may be silent, and what the client hears meanwhile.
+#[derive(Clone, Debug)]
+pub struct Patience {
+    /// From the end of the request to the first byte of the answer.
+    pub first_byte: Duration,
+    /// Between two pieces of the answer.
+    pub idle: Duration,
+    /// When the attempt began.
+    pub since: Instant,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    replay: Option<Bytes>,
+    unread: Unread,
+    patience: Option<Patience>,
+    keepalive: Option<Bytes>,
+    finished: Option<session::Wire>,
+}
+
+impl Exchange {
+    fn new(peer: Option<SocketAddr>, http2: bool, fault: Option<Fault>) -> Arc<Exchange> {
+        Arc::new(Exchange {
+            peer,
+            http2,
+            fault,
+            changes: AtomicU32::new(1),
+            state: Mutex::default(),
+        })
+    }
+
+    /// The exchange of the request that this task is serving.
+    pub fn current() -> Option<Arc<Exchange>> {
+        CURRENT.try_with(Arc::clone).ok()
+    }
+
+    /// Gives the body that every upstream attempt gets, in place of what the client sent.
+    pub fn set_replay(&self, body: Bytes) {
+        self.state().replay = Some(body);
+    }
+
+    /// Length of that body in bytes.
+    pub fn replay_len(&self) -> u64 {
+        self.state()
+            .replay
+            .as_ref()
+            .map_or(0, |body| body.len() as u64)
+    }
+
+    /// Gives back what was looked at of the body: it is read again before the rest.
+    pub fn unread(&self, pieces: Vec<Piece>) {
+        self.state().unread = Unread::new(pieces);
+    }
+
+    /// Starts an attempt: from now on the upstream's silence is timed.
+    pub fn set_patience(&self, patience: Patience) {
+        self.state().patience = Some(patience);
+        self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What the client hears in a long silence, from now on; `None` for nothing.
+    pub fn set_keepalive(&self, words: Option<Bytes>) {
+        self.state().keepalive = words;
+        self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts the changes of what the session's timer depends on.
+    fn changes(&self) -> u32 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing under this lock can leave the state half-changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

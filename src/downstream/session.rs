@@ -1,0 +1,551 @@
+//! [`Downstream`]: Pingora's session trait over Pingora's own HTTP/1.1 and HTTP/2 sessions.
+
+use super::silence::{Silence, Verdict};
+use super::{Exchange, unread};
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::HeaderMap;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::Digest;
+use pingora::protocols::http::HttpTask;
+use pingora::protocols::http::custom::CustomMessageWrite;
+use pingora::protocols::http::custom::server::Session;
+use pingora::protocols::http::v1::server::HttpSession as H1;
+use pingora::protocols::http::v2::server::HttpSession as H2;
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::{Error, ErrorType, Result};
+use std::future::pending;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use tokio::time::Sleep;
+
+/// The first byte of the answer did not come in time.
+pub const FIRST_BYTE_OVERDUE: ErrorType = ErrorType::Custom("FirstByteOverdue");
+/// The answer began and then stalled.
+pub const STALLED: ErrorType = ErrorType::Custom("Stalled");
+
+/// The protocol session below.
+#[allow(clippy::large_enum_variant)] // one lives in each request, and nearly all are the large one
+pub enum Wire {
+    /// HTTP/1.1 and 1.0.
+    H1(H1),
+    /// One stream of HTTP/2.
+    H2(H2),
+}
+
+impl std::fmt::Debug for Wire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Wire::H1(_) => "H1",
+            Wire::H2(_) => "H2",
+        })
+    }
+}
+
+/// Calls a method that both sessions have.
+macro_rules! on_wire {
+    ($self:ident, $wire:ident => $call:expr) => {
+        match $self.wire.as_mut() {
+            Some(Wire::H1($wire)) => $call,
+            Some(Wire::H2($wire)) => $call,
+            None => return gone(),
+        }
+    };
+}
+
+/// The session that Pingora proxies for. Dropped, it leaves its [`Wire`] with the exchange if the
+/// answer was finished, so that the connection can serve another request.
+pub struct Downstream {
+    /// `None` only while it is being dropped.
+    wire: Option<Wire>,
+    exchange: Arc<Exchange>,
+    silence: Silence,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// The exchange's settings as the timer knows them.
+    changes: u32,
+    finished: bool,
+    /// A keepalive was being written when the answer went on: its end may be missing.
+    interrupted: bool,
+    /// Stands in while the session is being dropped.
+    empty: OnceLock<Box<RequestHeader>>,
+}
+
+fn nothing() -> Box<RequestHeader> {
+    Box::new(http::Request::new(()).into_parts().0.into())
+}
+
+fn gone<T>() -> Result<T> {
+    Error::e_explain(ErrorType::InternalError, "the session was given back")
+}
+
+impl Downstream {
+    /// A session for one exchange.
+    pub fn new(wire: Wire, exchange: Arc<Exchange>) -> Box<Downstream> {
+        let now = Instant::now();
+        Box::new(Downstream {
+            wire: Some(wire),
+            exchange,
+            silence: Silence {
+                heard: now,
+                spoke: now,
+            },
+            timer: None,
+            changes: 0,
+            finished: false,
+            interrupted: false,
+            empty: OnceLock::new(),
+        })
+    }
+
+    fn heard(&mut self) {
+        self.silence.heard = Instant::now();
+    }
+
+    fn spoke(&mut self) {
+        let now = Instant::now();
+        self.silence = Silence {
+            heard: now,
+            spoke: now,
+        };
+    }
+
+    /// What the silence calls for now.
+    fn judge(&mut self) -> Verdict {
+        let answering = self.response_written().is_some();
+        let state = self.exchange.state();
+        self.silence.judge(
+            Instant::now(),
+            state.patience.as_ref(),
+            answering,
+            state.keepalive.is_some(),
+        )
+    }
+
+    async fn keepalive(&mut self) -> Result<()> {
+        let words = self.exchange.state().keepalive.clone().unwrap_or_default();
+        self.interrupted = true;
+        on_wire!(self, wire => wire.piece(words).await)?;
+        self.interrupted = false;
+        self.silence.spoke = Instant::now();
+        Ok(())
+    }
+
+    /// Lets the timer ring at `until` or earlier. Data moves `until` on without touching the timer:
+    /// it rings once in a while, finds that it is early, and is set anew.
+    fn set_timer(&mut self, until: Instant) {
+        let until = tokio::time::Instant::from_std(until);
+        match &mut self.timer {
+            Some(timer) if timer.is_elapsed() || timer.deadline() > until => {
+                timer.as_mut().reset(until);
+            }
+            Some(_) => {}
+            None => self.timer = Some(Box::pin(tokio::time::sleep_until(until))),
+        }
+    }
+
+    /// Closes a keepalive of which only the beginning may have been written: an empty line ends it
+    /// as a comment, and alone it means nothing.
+    async fn mend(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.interrupted) {
+            on_wire!(self, wire => wire.mend().await)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writing between two pieces of the proxied answer, in a future that may be dropped half-way.
+trait Interject {
+    async fn piece(&mut self, data: Bytes) -> Result<()>;
+    async fn mend(&mut self) -> Result<()>;
+}
+
+impl Interject for H1 {
+    async fn piece(&mut self, data: Bytes) -> Result<()> {
+        self.send_proxy_task(HttpTask::Body(Some(data), false));
+        self.write_proxy_tasks().await.map(|_| ())
+    }
+
+    /// Pingora's queued writes survive being dropped: the rest goes out now.
+    async fn mend(&mut self) -> Result<()> {
+        self.write_proxy_tasks().await.map(|_| ())
+    }
+}
+
+impl Interject for H2 {
+    async fn piece(&mut self, data: Bytes) -> Result<()> {
+        self.write_body(data, false).await
+    }
+
+    /// How much was written is not known. An empty line ends a half-written comment or event, and
+    /// where all or nothing was written it means nothing.
+    async fn mend(&mut self) -> Result<()> {
+        self.write_body(Bytes::from_static(b"\n\n"), false).await
+    }
+}
+
+#[async_trait]
+impl Session for Downstream {
+    fn req_header(&self) -> &RequestHeader {
+        match &self.wire {
+            Some(Wire::H1(wire)) => wire.req_header(),
+            Some(Wire::H2(wire)) => wire.req_header(),
+            None => self.empty.get_or_init(nothing),
+        }
+    }
+
+    fn req_header_mut(&mut self) -> &mut RequestHeader {
+        match &mut self.wire {
+            Some(Wire::H1(wire)) => wire.req_header_mut(),
+            Some(Wire::H2(wire)) => wire.req_header_mut(),
+            None => {
+                if self.empty.get().is_none() {
+                    self.empty = OnceLock::from(nothing());
+                }
+                match self.empty.get_mut() {
+                    Some(empty) => empty,
+                    None => unreachable!("it was set above"),
+                }
+            }
+        }
+    }
+
+    async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
+        let unread = self.exchange.state().unread.peek();
+        if let Some(piece) = unread {
+            let len = piece.len();
+            let bytes = unread::read(piece)
+                .await
+                .map_err(|error| Error::because(ErrorType::FileReadError, "spool", error))?;
+            // Only now: until here the future may have been dropped.
+            self.exchange.state().unread.advance(len);
+            return Ok(Some(bytes));
+        }
+        let chunk = on_wire!(self, wire => wire.read_body_bytes().await)?;
+        self.heard();
+        Ok(chunk)
+    }
+
+    async fn drain_request_body(&mut self) -> Result<()> {
+        on_wire!(self, wire => wire.drain_request_body().await)
+    }
+
+    async fn write_response_header(
+        &mut self,
+        header: Box<ResponseHeader>,
+        end: bool,
+    ) -> Result<()> {
+        self.spoke();
+        match &mut self.wire {
+            Some(Wire::H1(wire)) => {
+                // A `100 Continue` comes before the body by nature: it must not cost the
+                // connection its keep-alive.
+                let interim = header.status.is_informational();
+                wire.set_close_on_response_before_downstream_finish(!interim);
+                wire.write_response_header(header).await?;
+                if end {
+                    wire.finish_body().await?;
+                }
+                Ok(())
+            }
+            Some(Wire::H2(wire)) => wire.write_response_header(header, end),
+            None => gone(),
+        }
+    }
+
+    async fn write_response_header_ref(
+        &mut self,
+        header: &ResponseHeader,
+        end: bool,
+    ) -> Result<()> {
+        self.write_response_header(Box::new(header.clone()), end)
+            .await
+    }
+
+    async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
+        self.mend().await?;
+        self.spoke();
+        match &mut self.wire {
+            Some(Wire::H1(wire)) => {
+                if !data.is_empty() {
+                    wire.write_body(&data).await?;
+                }
+                if end {
+                    wire.finish_body().await?;
+                }
+                Ok(())
+            }
+            Some(Wire::H2(wire)) => wire.write_body(data, end).await,
+            None => gone(),
+        }
+    }
+
+    async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        match &mut self.wire {
+            // Pingora does not write HTTP/1.1 trailers, and no client of ours reads them.
+            Some(Wire::H1(_)) => Ok(()),
+            Some(Wire::H2(wire)) => wire.write_trailers(trailers),
+            None => gone(),
+        }
+    }
+
+    async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
+        self.mend().await?;
+        self.spoke();
+        if let Some(Wire::H1(wire)) = &mut self.wire {
+            wire.set_close_on_response_before_downstream_finish(true);
+        }
+        on_wire!(self, wire => wire.response_duplex_vec(tasks).await)
+    }
+
+    fn set_read_timeout(&mut self, timeout: Option<Duration>) {
+        if let Some(Wire::H1(wire)) = &mut self.wire {
+            wire.set_read_timeout(timeout);
+        }
+    }
+
+    fn get_read_timeout(&self) -> Option<Duration> {
+        match &self.wire {
+            Some(Wire::H1(wire)) => wire.get_read_timeout(),
+            _ => None,
+        }
+    }
+
+    fn set_write_timeout(&mut self, timeout: Option<Duration>) {
+        match &mut self.wire {
+            Some(Wire::H1(wire)) => wire.set_write_timeout(timeout),
+            Some(Wire::H2(wire)) => wire.set_write_timeout(timeout),
+            None => {}
+        }
+    }
+
+    fn get_write_timeout(&self) -> Option<Duration> {
+        match &self.wire {
+            Some(Wire::H1(wire)) => wire.get_write_timeout(),
+            Some(Wire::H2(wire)) => wire.get_write_timeout(),
+            None => None,
+        }
+    }
+
+    fn set_total_drain_timeout(&mut self, timeout: Option<Duration>) {
+        match &mut self.wire {
+            Some(Wire::H1(wire)) => wire.set_total_drain_timeout(timeout),
+            Some(Wire::H2(wire)) => wire.set_total_drain_timeout(timeout),
+            None => {}
+        }
+    }
+
+    fn get_total_drain_timeout(&self) -> Option<Duration> {
+        match &self.wire {
+            Some(Wire::H1(wire)) => wire.get_total_drain_timeout(),
+            Some(Wire::H2(wire)) => wire.get_total_drain_timeout(),
+            None => None,
+        }
+    }
+
+    /// For Pingora's own log lines: the method and nothing else, since a path may hold a secret.
+    fn request_summary(&self) -> String {
+        self.req_header().method.to_string()
+    }
+
+    fn response_written(&self) -> Option<&ResponseHeader> {
+        match &self.wire {
+            Some(Wire::H1(wire)) => wire.response_written(),
+            Some(Wire::H2(wire)) => wire.response_written(),
+            None => None,
+        }
+    }
+
+    async fn shutdown(&mut self, _code: u32, _ctx: &str) {
+        match &mut self.wire {
+            Some(Wire::H1(wire)) => wire.shutdown().await,
+            Some(Wire::H2(wire)) => wire.shutdown(),
+            None => {}
+        }
+    }
+
+    fn is_body_done(&mut self) -> bool {
+        let (replayed, unread) = {
+            let state = self.exchange.state();
+            (state.replay.is_some(), !state.unread.is_empty())
+        };
+        if replayed {
+            return true;
+        }
+        match &mut self.wire {
+            Some(Wire::H1(wire)) => !unread && wire.is_body_done(),
+            Some(Wire::H2(wire)) => !unread && wire.is_body_done(),
+            None => true,
+        }
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        self.mend().await?;
+        match &mut self.wire {
+            Some(Wire::H1(wire)) => {
+                wire.finish_body().await?;
+            }
+            Some(Wire::H2(wire)) => wire.finish()?,
+            None => return gone(),
+        }
+        self.finished = true;
+        Ok(())
+    }
+
+    fn is_body_empty(&mut self) -> bool {
+        let replayed = self.exchange.state().replay.as_ref().map(Bytes::is_empty);
+        match (&mut self.wire, replayed) {
+            (_, Some(empty)) => empty,
+            (Some(Wire::H1(wire)), None) => wire.is_body_empty(),
+            (Some(Wire::H2(wire)), None) => wire.is_body_empty(),
+            (None, None) => true,
+        }
+    }
+
+    /// More of the body, or, once it is all there, the end of the client's patience or of ours: an
+    /// error when the client leaves or the upstream is silent for too long. Pingora polls this for
+    /// as long as it waits for the upstream, and drops it whenever the upstream says something.
+    async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
+        if !no_body_expected && !self.is_body_done() {
+            return self.read_body_bytes().await;
+        }
+        loop {
+            let changes = self.exchange.changes();
+            let ticking = self.changes == changes
+                && self.timer.as_ref().is_some_and(|timer| !timer.is_elapsed());
+            if !ticking {
+                self.changes = changes;
+                match self.judge() {
+                    Verdict::Wait(until) => self.set_timer(until),
+                    Verdict::Keepalive => {
+                        self.keepalive().await?;
+                        continue;
+                    }
+                    Verdict::FirstByteOverdue => {
+                        return Error::e_explain(FIRST_BYTE_OVERDUE, "no answer in time");
+                    }
+                    Verdict::Stalled => {
+                        return Error::e_explain(STALLED, "the answer stalled");
+                    }
+                }
+            }
+            let Downstream { wire, timer, .. } = self;
+            let leaves = async {
+                match wire {
+                    Some(Wire::H1(wire)) => wire.read_body_or_idle(true).await,
+                    Some(Wire::H2(wire)) => wire.read_body_or_idle(true).await,
+                    None => gone(),
+                }
+            };
+            let rings = async {
+                match timer {
+                    Some(timer) => timer.as_mut().await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                event = leaves => return event,
+                () = rings => {}
+            }
+        }
+    }
+
+    fn body_bytes_sent(&self) -> usize {
+        match &self.wire {
+            Some(Wire::H1(wire)) => wire.body_bytes_sent(),
+            Some(Wire::H2(wire)) => wire.body_bytes_sent(),
+            None => 0,
+        }
+    }
+
+    fn body_bytes_read(&self) -> usize {
+        match &self.wire {
+            Some(Wire::H1(wire)) => wire.body_bytes_read(),
+            Some(Wire::H2(wire)) => wire.body_bytes_read(),
+            None => 0,
+        }
+    }
+
+    fn digest(&self) -> Option<&Digest> {
+        match &self.wire {
+            Some(Wire::H1(wire)) => Some(wire.digest()),
+            Some(Wire::H2(wire)) => wire.digest(),
+            None => None,
+        }
+    }
+
+    fn digest_mut(&mut self) -> Option<&mut Digest> {
+        match &mut self.wire {
+            Some(Wire::H1(wire)) => Some(wire.digest_mut()),
+            Some(Wire::H2(wire)) => wire.digest_mut(),
+            None => None,
+        }
+    }
+
+    fn client_addr(&self) -> Option<&SocketAddr> {
+        match &self.wire {
+            Some(Wire::H1(wire)) => wire.client_addr(),
+            Some(Wire::H2(wire)) => wire.client_addr(),
+            None => None,
+        }
+    }
+
+    fn server_addr(&self) -> Option<&SocketAddr> {
+        match &self.wire {
+            Some(Wire::H1(wire)) => wire.server_addr(),
+            Some(Wire::H2(wire)) => wire.server_addr(),
+            None => None,
+        }
+    }
+
+    /// Only Pingora's cache reads this; there is none here.
+    fn pseudo_raw_h1_request_header(&self) -> Bytes {
+        Bytes::new()
+    }
+
+    /// The replayed body needs no buffer of Pingora's; a streamed one cannot be replayed.
+    fn enable_retry_buffering(&mut self) {}
+
+    fn retry_buffer_truncated(&self) -> bool {
+        false
+    }
+
+    fn get_retry_buffer(&self) -> Option<Bytes> {
+        self.exchange.state().replay.clone()
+    }
+
+    async fn finish_custom(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// There are no custom messages, but Pingora insists on a reader.
+    fn take_custom_message_reader(&mut self) -> Option<MessageReader> {
+        Some(Box::new(futures::stream::pending()))
+    }
+
+    fn restore_custom_message_reader(&mut self, _reader: MessageReader) -> Result<()> {
+        Ok(())
+    }
+
+    fn take_custom_message_writer(&mut self) -> Option<Box<dyn CustomMessageWrite>> {
+        None
+    }
+
+    fn restore_custom_message_writer(
+        &mut self,
+        _writer: Box<dyn CustomMessageWrite>,
+    ) -> Result<()> {
+        Ok(())
+    }
+}
+
+type MessageReader = Box<dyn futures::Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>;
+
+impl Drop for Downstream {
+    fn drop(&mut self) {
+        if self.finished {
+            self.exchange.state().finished = self.wire.take();
+        }
+    }
+}

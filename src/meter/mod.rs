@@ -1,0 +1,233 @@
+//! What one answer cost, read while it passes.
+//!
+//! The proxy pushes every chunk of an answer through a [`Meter`] and forwards what comes
+//! back. On the way the meter learns the usage and whether the stream came to its proper
+//! end, replaces the upstream's model name, and puts events into the form clients can read.
+//! What needs no change is handed back as it came, without a copy.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::wire::answer::{AnswerScan, Rename};
+
+pub mod sse;
+mod stream;
+pub mod usage;
+
+use stream::Stream;
+use usage::{PartialUsage, Resolved, Shape, Source, Usage};
+
+/// What the body of an answer looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// One JSON object.
+    Json,
+    /// Events of chat completions or completions: no `event` lines, ends with `[DONE]`.
+    ChatSse,
+    /// Events of Anthropic's messages.
+    AnthropicSse,
+    /// Events of the Responses API.
+    ResponsesSse,
+    /// Other events (speech, images): usage is read from any of them, no end marker is known.
+    OtherSse,
+    /// Anything else; passes unread.
+    Opaque,
+}
+
+/// How to read one answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The form of the body.
+    pub form: Form,
+    /// Whose names the usage goes by.
+    pub shape: Shape,
+    /// The model's name to replace, if the upstream's differs.
+    pub rename: Option<Rename>,
+    /// Remove the chat event that carries only the usage: the client did not ask for it.
+    pub strip_usage_chunk: bool,
+}
+
+/// Why an answer cannot be read on. The stream must end with an error then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MeterError {
+    /// An event is longer than `limit` bytes.
+    LineTooLong {
+        /// The limit in bytes: [`sse::DEFAULT_LIMIT`], or [`sse::PICTURE_LIMIT`] for Responses
+        /// and other events.
+        limit: usize,
+    },
+}
+
+impl fmt::Display for MeterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::LineTooLong { limit } = self;
+        write!(f, "an event of the upstream is longer than {limit} bytes")
+    }
+}
+
+impl std::error::Error for MeterError {}
+
+impl From<sse::TooLong> for MeterError {
+    fn from(sse::TooLong { limit }: sse::TooLong) -> Self {
+        Self::LineTooLong { limit }
+    }
+}
+
+#[derive(Debug)]
+enum Body {
+    Json(AnswerScan),
+    Sse(Stream),
+    Opaque,
+}
+
+/// Reads one answer as it passes.
+#[derive(Debug)]
+pub struct Meter {
+    body: Body,
+    shape: Shape,
+    relayed: u64,
+}
+
+impl Meter {
+    /// A meter for one answer.
+    pub fn new(settings: Settings) -> Self {
+        let Settings {
+            form,
+            shape,
+            rename,
+            strip_usage_chunk,
+        } = settings;
+        let body = match form {
+            Form::Opaque => Body::Opaque,
+            Form::Json => Body::Json(AnswerScan::new(rename)),
+            _ => Body::Sse(Stream::new(form, shape, rename, strip_usage_chunk)),
+        };
+        Self {
+            body,
+            shape,
+            relayed: 0,
+        }
+    }
+
+    /// The form of the body.
+    pub fn form(&self) -> Form {
+        match &self.body {
+            Body::Json(_) => Form::Json,
+            Body::Sse(stream) => stream.form(),
+            Body::Opaque => Form::Opaque,
+        }
+    }
+
+    /// Takes the next chunk of the upstream; returns what to forward now, maybe nothing.
+    /// Only complete events are forwarded, so that an error can follow cleanly at any time.
+    ///
+    /// # Errors
+    /// [`MeterError`]; events that the same chunk completed are lost with it.
+    pub fn push(&mut self, chunk: Bytes) -> Result<Bytes, MeterError> {
+        let out = match &mut self.body {
+            Body::Json(scan) => scan.push(chunk),
+            Body::Sse(stream) => stream.push(chunk)?,
+            Body::Opaque => chunk,
+        };
+        self.relayed += out.len() as u64;
+        Ok(out)
+    }
+
+    /// At the clean end of the upstream: what was held back. A last event without its blank
+    /// line gets one; if it is cut off in the middle it is dropped.
+    pub fn finish(&mut self) -> Bytes {
+        let out = match &mut self.body {
+            Body::Json(scan) => scan.finish(),
+            Body::Sse(stream) => stream.finish(),
+            Body::Opaque => Bytes::new(),
+        };
+        self.relayed += out.len() as u64;
+        out
+    }
+
+    /// Whether the stream said that it is over: `[DONE]` or a `finish_reason` for chat,
+    /// `message_stop` for messages, `response.completed`, `.failed` or `.incomplete` for
+    /// Responses, an error for all of them. Always true where no end marker is known.
+    pub fn ended(&self) -> bool {
+        match &self.body {
+            Body::Sse(stream) => stream.ended(),
+            Body::Json(_) | Body::Opaque => true,
+        }
+    }
+
+    /// Whether nothing is held back, so that an event of the gateway's own may follow.
+    pub fn at_event_boundary(&self) -> bool {
+        match &self.body {
+            Body::Sse(stream) => stream.at_event_boundary(),
+            Body::Json(_) | Body::Opaque => true,
+        }
+    }
+
+    /// What the provider has reported so far, and how far to trust it.
+    pub fn usage(&self) -> (Usage, Source) {
+        let fields = self.fields();
+        let Resolved {
+            usage, complete, ..
+        } = fields.resolve(self.shape);
+        let is_final = match &self.body {
+            Body::Sse(stream) => stream.usage_is_final(),
+            Body::Json(_) | Body::Opaque => true,
+        };
+        let source = match (fields.is_empty(), complete && is_final) {
+            (true, _) => Source::Estimated,
+            (false, true) => Source::Reported,
+            (false, false) => Source::Partial,
+        };
+        (usage, source)
+    }
+
+    /// The figures behind [`Self::usage`], which tell what is missing.
+    pub fn fields(&self) -> PartialUsage {
+        match &self.body {
+            Body::Json(scan) => self.parse(scan).usage,
+            Body::Sse(stream) => stream.fields(),
+            Body::Opaque => PartialUsage::default(),
+        }
+    }
+
+    /// Whether some reported figure made no sense.
+    pub fn hostile(&self) -> bool {
+        let read = match &self.body {
+            Body::Json(scan) => self.parse(scan).hostile,
+            Body::Sse(stream) => stream.hostile(),
+            Body::Opaque => false,
+        };
+        read || self.fields().resolve(self.shape).hostile
+    }
+
+    /// Bytes returned for forwarding so far.
+    pub fn relayed_bytes(&self) -> u64 {
+        self.relayed
+    }
+
+    /// Events with a payload forwarded so far, the end marker not counted: about one a token.
+    pub fn events(&self) -> u64 {
+        match &self.body {
+            Body::Sse(stream) => stream.events(),
+            Body::Json(_) | Body::Opaque => 0,
+        }
+    }
+
+    /// Forgets an incomplete event: the upstream died within it.
+    pub fn discard_partial(&mut self) {
+        if let Body::Sse(stream) = &mut self.body {
+            stream.discard_partial();
+        }
+    }
+
+    fn parse(&self, scan: &AnswerScan) -> usage::Parsed {
+        scan.usage()
+            .map(|raw| usage::parse(raw, self.shape))
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests;

@@ -1,0 +1,164 @@
+//! What is known of a request, as it comes to be known.
+
+use super::snapshot::Snapshot;
+use super::upload::Upload;
+use crate::admit::Admission;
+use crate::auth::Caller;
+use crate::catalog::Resolved;
+use crate::downstream::Exchange;
+use crate::id::RequestId;
+use crate::meter::Meter;
+use crate::record::event::Outcome;
+use crate::rejection::Rejection;
+use crate::route::{Api, Endpoint, Operation};
+use crate::upstream::Provider;
+use crate::wire::error::Dialect;
+use crate::wire::request::Call;
+use bytes::{Bytes, BytesMut};
+use prometheus::IntGauge;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+/// Pingora's per-request context.
+pub struct Context {
+    /// The session's side of the request.
+    pub exchange: Option<Arc<Exchange>>,
+    /// The configuration that the request began with.
+    pub snapshot: Arc<Snapshot>,
+    /// What the client is told as request id.
+    pub request_id: RequestId,
+    /// When the header had been read, on the wall clock.
+    pub time: SystemTime,
+    /// The same, for durations.
+    pub started: Instant,
+    /// The surface that the path lies under.
+    pub surface: Option<usize>,
+    /// Protocol of error answers.
+    pub api: Api,
+    /// Where the request goes, once it is known.
+    pub endpoint: Option<Endpoint>,
+    /// The client's address.
+    pub client: Option<IpAddr>,
+    /// Who calls, once it is known.
+    pub caller: Option<Caller>,
+    /// What is called, once it is known; also of requests that are then refused.
+    pub model: Option<Resolved>,
+    /// The request on its way upstream: it exists only after every check.
+    pub forward: Option<Box<Forward>>,
+    /// A refusal found in a phase that cannot answer by itself.
+    pub rejection: Option<Rejection>,
+    /// How the request ended, once that is known.
+    pub outcome: Option<Outcome>,
+    /// When the answer's first byte went out.
+    pub first_byte: Option<Instant>,
+    /// Counts the request as active for as long as it lives.
+    pub active: Active,
+}
+
+/// A request that was admitted, and how its forwarding goes.
+pub struct Forward {
+    /// The permission.
+    pub admission: Admission,
+    /// What is asked for.
+    pub operation: Operation,
+    /// Its body.
+    pub body: Body,
+    /// Query string, without the question mark.
+    pub query: Option<String>,
+    /// When the body had been read, or as much of it as the route needs.
+    pub read: Instant,
+    /// Which of the model's upstreams were tried: a bit each; those past 64 are tried once at most.
+    pub tried: u64,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// The attempt under way.
+    pub attempt: Option<Attempt>,
+    /// Reads the answer.
+    pub meter: Option<Meter>,
+    /// The answer is an event stream that the client sees as one.
+    pub stream: Option<Active>,
+    /// An error answer of the provider, held until secrets are cut out.
+    pub held: Option<BytesMut>,
+    /// When the provider's header had come.
+    pub answered: Option<Instant>,
+}
+
+/// The body of a forwarded request.
+pub enum Body {
+    /// Held whole: it can be sent again.
+    Json {
+        /// What the gateway read of it.
+        call: Call,
+        /// As the client sent it.
+        bytes: Bytes,
+    },
+    /// Streamed up.
+    Upload(Box<Upload>),
+}
+
+/// One attempt at a provider.
+pub struct Attempt {
+    /// Who.
+    pub provider: Arc<Provider>,
+    /// Its place in the configuration's list.
+    pub place: usize,
+    /// The model's name there.
+    pub model: Arc<str>,
+    /// When the provider was chosen.
+    pub chosen: Instant,
+    /// The usage chunk was asked for by us, not by the client.
+    pub injected: bool,
+}
+
+impl Context {
+    /// The context of a request that has just been read.
+    pub fn new(snapshot: Arc<Snapshot>, active: &IntGauge) -> Context {
+        Context {
+            exchange: Exchange::current(),
+            snapshot,
+            request_id: RequestId::new(),
+            time: SystemTime::now(),
+            started: Instant::now(),
+            surface: None,
+            api: Api::OpenAi,
+            endpoint: None,
+            client: None,
+            caller: None,
+            model: None,
+            forward: None,
+            rejection: None,
+            outcome: None,
+            first_byte: None,
+            active: Active::new(active),
+        }
+    }
+
+    /// How errors of this request are worded.
+    pub fn dialect(&self) -> Option<&Dialect> {
+        let surface = self.snapshot.surfaces.get(self.surface?)?;
+        Some(&surface.dialect)
+    }
+
+    /// The attempt under way.
+    pub fn attempt(&self) -> Option<&Attempt> {
+        self.forward.as_ref()?.attempt.as_ref()
+    }
+}
+
+/// One unit of a gauge, given back when dropped.
+pub struct Active(IntGauge);
+
+impl Active {
+    /// Counts one more.
+    pub fn new(gauge: &IntGauge) -> Active {
+        gauge.inc();
+        Active(gauge.clone())
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

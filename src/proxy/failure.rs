@@ -1,0 +1,139 @@
+//! When forwarding fails: what the client hears, before or in the middle of an answer.
+
+use super::context::Context;
+use super::respond::{reject, terminal_event};
+use super::response::cut_short;
+use super::snapshot::Gateway;
+use crate::downstream::session::{FIRST_BYTE_OVERDUE, STALLED};
+use crate::record::event::Outcome;
+use crate::record::metrics::Attempt;
+use crate::rejection::{Code, Rejection};
+use pingora::{Error, ErrorSource, ErrorType};
+use pingora_proxy::{FailToProxy, Session};
+
+/// Ends a failed request in the best way that is still open.
+pub async fn answer(
+    session: &mut Session,
+    error: &Error,
+    ctx: &mut Context,
+    gateway: &Gateway,
+) -> FailToProxy {
+    let prepared = ctx.rejection.take();
+    let judged = prepared.is_none();
+    let Some(rejection) = prepared.or_else(|| rejection(error)) else {
+        ctx.outcome = Some(Outcome::ClientGone);
+        return FailToProxy {
+            error_code: 0,
+            can_reuse_downstream: false,
+        };
+    };
+    tell(error, ctx, gateway, &rejection, judged);
+    ctx.outcome = Some(Outcome::Rejected(rejection.code));
+    let status = rejection.code.row().status;
+    let answering = session
+        .response_written()
+        .is_some_and(|header| !header.status.is_informational());
+    let written = match answering {
+        false => reject(session, ctx, rejection).await.is_ok(),
+        true => {
+            end_stream(session, ctx, gateway, error, rejection).await;
+            false
+        }
+    };
+    FailToProxy {
+        error_code: status,
+        can_reuse_downstream: written,
+    }
+}
+
+/// What a failure of Pingora's is to the client; `None` if it is the client that failed.
+fn rejection(error: &Error) -> Option<Rejection> {
+    let etype = error.etype();
+    if *etype == FIRST_BYTE_OVERDUE
+        || *etype == ErrorType::ReadTimedout && *error.esource() == ErrorSource::Upstream
+    {
+        return Some(Rejection::new(
+            Code::UpstreamTimeout,
+            "The provider did not answer in time. Try again, or ask for less.",
+        ));
+    }
+    if *etype == STALLED {
+        return Some(Rejection::new(
+            Code::UpstreamTimeout,
+            "The provider stopped sending in the middle of its answer. Try again.",
+        ));
+    }
+    if *error.esource() == ErrorSource::Downstream {
+        return None;
+    }
+    Some(match etype {
+        ErrorType::ConnectTimedout
+        | ErrorType::ConnectRefused
+        | ErrorType::ConnectNoRoute
+        | ErrorType::ConnectError
+        | ErrorType::ConnectProxyFailure
+        | ErrorType::BindError
+        | ErrorType::SocketError
+        | ErrorType::TLSHandshakeFailure
+        | ErrorType::TLSHandshakeTimedout
+        | ErrorType::InvalidCert => Rejection::new(
+            Code::UpstreamUnreachable,
+            "The provider could not be reached. Try again.",
+        ),
+        _ => Rejection::new(
+            Code::UpstreamError,
+            "The provider broke off before it answered. Try again.",
+        ),
+    })
+}
+
+/// Says it to the operator: once, with the cause, without anything that a client or provider wrote.
+fn tell(error: &Error, ctx: &Context, gateway: &Gateway, rejection: &Rejection, judged: bool) {
+    let Some(attempt) = ctx.attempt() else {
+        return;
+    };
+    let provider = &attempt.provider.name;
+    log::warn!(
+        "{} provider {provider}: {} ({})",
+        ctx.request_id,
+        rejection.code.as_str(),
+        error.etype().as_str(),
+    );
+    let connected = rejection.code != Code::UpstreamUnreachable;
+    // An answer's status was counted when it came, a failure to connect when it happened.
+    if judged && connected {
+        let outcome = match rejection.code {
+            Code::UpstreamTimeout => Attempt::Timeout,
+            _ => Attempt::Broken,
+        };
+        gateway.metrics.attempt(provider, outcome);
+    }
+}
+
+/// Ends a stream with an error that its client understands. Other answers are just broken off:
+/// their length or their last chunk is missing, which every client notices.
+async fn end_stream(
+    session: &mut Session,
+    ctx: &mut Context,
+    gateway: &Gateway,
+    error: &Error,
+    rejection: Rejection,
+) {
+    let Some(forward) = &mut ctx.forward else {
+        return;
+    };
+    let Some(meter) = forward.meter.as_mut().filter(|_| forward.stream.is_some()) else {
+        return;
+    };
+    meter.discard_partial();
+    gateway.metrics.broken_streams.inc();
+    let (form, events) = (meter.form(), meter.events());
+    let rejection = if *error.etype() == STALLED {
+        rejection
+    } else {
+        cut_short()
+    };
+    let event = terminal_event(ctx, form, &rejection, events);
+    // The client may be gone as well; then there is no one to tell.
+    let _ = session.write_response_body(Some(event), true).await;
+}

@@ -1,0 +1,183 @@
+//! What the gateway answers without any provider: health, status, preflights, the model lists.
+
+use super::context::Context;
+use super::headers::EXPOSED;
+use super::request::Refusal;
+use super::respond::answer;
+use super::snapshot::Gateway;
+use crate::admit::admit;
+use crate::auth::Caller;
+use crate::catalog::listing::{self, Detail};
+use crate::catalog::{CATCH_ALL, Status};
+use crate::record::access_log::rfc3339;
+use crate::record::event::Outcome;
+use crate::record::status::WINDOW_SECONDS;
+use crate::rejection::{Code, Rejection};
+use crate::route::{Endpoint, Operation};
+use bytes::Bytes;
+use http::Method;
+use pingora_proxy::Session;
+use serde_json::{Value, json};
+use std::sync::atomic::Ordering;
+
+/// Answers what needs neither surface nor key; true if it did.
+///
+/// # Errors
+/// A wrong method, or a client that is gone.
+pub async fn public(
+    session: &mut Session,
+    ctx: &mut Context,
+    gateway: &Gateway,
+    path: &str,
+) -> Result<bool, Refusal> {
+    let method = session.req_header().method.clone();
+    if method == Method::OPTIONS {
+        preflight(session, ctx).await?;
+        return Ok(true);
+    }
+    let read = matches!(method, Method::GET | Method::HEAD);
+    let (status, body) = match path {
+        // Claude Code asks this before anything else.
+        "/" if method == Method::HEAD => (200, Value::Null),
+        "/livez" | "/readyz" | "/api/status" if !read => {
+            return Err(Rejection {
+                allow: Some("GET, HEAD, OPTIONS"),
+                ..Rejection::new(Code::MethodNotAllowed, "Use GET.")
+            }
+            .into());
+        }
+        "/livez" => (200, json!({ "status": "ok" })),
+        "/readyz" => match gateway.ready.load(Ordering::Acquire) {
+            true => (200, json!({ "status": "ready" })),
+            false => (503, json!({ "status": "shutting_down" })),
+        },
+        "/api/status" => (200, status(ctx, gateway)),
+        _ => return Ok(false),
+    };
+    let body = match body {
+        Value::Null => Bytes::new(),
+        body => body.to_string().into(),
+    };
+    let headers = [("cache-control", "no-store".to_owned())];
+    answer(session, ctx, status, &headers, body).await?;
+    ctx.outcome = Some(Outcome::Answered);
+    Ok(true)
+}
+
+async fn preflight(session: &mut Session, ctx: &mut Context) -> Result<(), Refusal> {
+    let asked = session
+        .req_header()
+        .headers
+        .get("access-control-request-headers")
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("authorization, content-type, x-api-key");
+    let headers = [
+        ("access-control-allow-origin", "*".to_owned()),
+        (
+            "access-control-allow-methods",
+            "GET, POST, HEAD, OPTIONS".to_owned(),
+        ),
+        ("access-control-allow-headers", asked.to_owned()),
+        ("access-control-expose-headers", EXPOSED.to_owned()),
+        ("access-control-max-age", "86400".to_owned()),
+        ("vary", "access-control-request-headers".to_owned()),
+    ];
+    answer(session, ctx, 200, &headers, Bytes::new()).await?;
+    ctx.outcome = Some(Outcome::Answered);
+    Ok(())
+}
+
+/// The envelope is the one that one-api's clients read.
+fn status(ctx: &Context, gateway: &Gateway) -> Value {
+    let uptime = gateway.started.elapsed();
+    let snapshot = &ctx.snapshot;
+    let models: Vec<Value> = snapshot
+        .catalog
+        .models()
+        .iter()
+        .filter(|model| model.status != Status::Hidden && &*model.id != CATCH_ALL)
+        .filter_map(|model| {
+            let seen = snapshot.traffic.get(model.index)?.seen(uptime);
+            Some(json!({
+                "id": *model.id,
+                "status": model.status.as_str(),
+                "state": seen.state(),
+                "requests": seen.requests,
+                "success_rate": seen.success_rate(),
+            }))
+        })
+        .collect();
+    json!({
+        "success": true,
+        "message": "",
+        "data": {
+            "system_name": "Tollgate",
+            "version": env!("CARGO_PKG_VERSION"),
+            "started_at": rfc3339(gateway.started_at),
+            "start_time": gateway.started_at.duration_since(std::time::UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs()),
+            "uptime_seconds": uptime.as_secs(),
+            "window_seconds": WINDOW_SECONDS,
+            "models": models,
+        },
+    })
+}
+
+/// `GET catalog`.
+///
+/// # Errors
+/// The client is gone.
+pub async fn catalog(session: &mut Session, ctx: &mut Context) -> Result<(), Refusal> {
+    let list = listing::catalog(&ctx.snapshot.catalog, &ctx.snapshot.currency);
+    let headers = [
+        ("access-control-allow-origin", "*".to_owned()),
+        ("cache-control", "public, max-age=60".to_owned()),
+    ];
+    answer(session, ctx, 200, &headers, list.to_string().into()).await?;
+    ctx.outcome = Some(Outcome::Answered);
+    Ok(())
+}
+
+/// `GET models` and `GET models/{id}`.
+///
+/// # Errors
+/// An unknown model, one that the key may not use, or a client that is gone.
+pub async fn models(
+    session: &mut Session,
+    ctx: &mut Context,
+    endpoint: &Endpoint,
+    caller: &Caller,
+) -> Result<(), Refusal> {
+    let snapshot = ctx.snapshot.clone();
+    let detailed = session
+        .req_header()
+        .uri
+        .query()
+        .is_some_and(|query| query.split('&').any(|pair| pair == "detail=1"));
+    let detail = if detailed {
+        Detail::Full
+    } else {
+        Detail::Plain
+    };
+    let body = match (endpoint.operation, &endpoint.model) {
+        (Operation::GetModel, Some(id)) => {
+            let found = snapshot.catalog.find(id)?;
+            // A model that is announced may be looked at; one that is kept from the key may not.
+            match admit(&snapshot.catalog, caller, id) {
+                Err(rejection) if rejection.code != Code::ModelPreview => {
+                    return Err(rejection.into());
+                }
+                _ => {}
+            }
+            let mut entry = listing::entry(&found.model, detail, &snapshot.currency);
+            if let Some(fields) = entry.as_object_mut() {
+                fields.insert("id".into(), json!(*found.id));
+            }
+            entry
+        }
+        _ => listing::models(&snapshot.catalog, caller.key(), detail, &snapshot.currency),
+    };
+    answer(session, ctx, 200, &[], body.to_string().into()).await?;
+    ctx.outcome = Some(Outcome::Answered);
+    Ok(())
+}

@@ -1,0 +1,516 @@
+//! The life of a request in Pingora's phases. Each phase is a few lines here; what it does stands
+//! in the module that it calls.
+
+pub mod context;
+mod failure;
+mod headers;
+mod local;
+mod request;
+mod respond;
+mod response;
+pub mod snapshot;
+mod upload;
+
+use crate::downstream::Patience;
+use crate::record::event::{Event, Outcome};
+use crate::record::metrics::{Attempt as Tried, Place};
+use crate::rejection::{Code, Rejection};
+use crate::route::Operation;
+use crate::upstream::select::{Candidate, choose};
+use crate::wire::request::{Changes, rewrite};
+use async_trait::async_trait;
+use bytes::Bytes;
+use context::{Attempt, Body, Context, Forward};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::{HeaderValue, Uri};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, Result};
+use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+use request::{Refusal, Step};
+use snapshot::Gateway;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A phase that cannot answer by itself leaves its refusal in the context and fails with this.
+const REFUSED: ErrorType = ErrorType::Custom("Refused");
+
+/// Attempts at most: the first, one more upstream, and one stale connection.
+const MAX_ATTEMPTS: u32 = 3;
+
+/// The proxy.
+pub struct Proxy {
+    /// What it works with.
+    pub gateway: Arc<Gateway>,
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context::new(
+            self.gateway.snapshot.load_full(),
+            &self.gateway.metrics.active_requests,
+        )
+    }
+
+    /// No modules: nothing is compressed here.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        match request::check(session, ctx, &self.gateway).await {
+            Ok(Step::Forward(forward)) => {
+                ctx.forward = Some(forward);
+                Ok(false)
+            }
+            Ok(Step::Answered) => Ok(true),
+            Err(Refusal::Rejected(rejection)) => {
+                respond::reject(session, ctx, rejection).await?;
+                Ok(true)
+            }
+            Err(Refusal::Gone(error)) => Err(error),
+        }
+    }
+
+    async fn upstream_peer(
+        &self,
+        _session: &mut Session,
+        ctx: &mut Context,
+    ) -> Result<Box<HttpPeer>> {
+        let snapshot = ctx.snapshot.clone();
+        let Some(forward) = &mut ctx.forward else {
+            return Error::e_explain(ErrorType::InternalError, "not admitted");
+        };
+        let Some((nth, attempt)) = next_attempt(forward, &snapshot.providers) else {
+            ctx.rejection.get_or_insert_with(no_upstream);
+            return Error::e_explain(REFUSED, "no upstream left");
+        };
+        let upstream = &attempt.provider;
+        let address = match upstream.addresses.next().await {
+            Ok(address) => address,
+            Err(error) => {
+                log::warn!(
+                    "provider {}: cannot resolve its host: {error}",
+                    upstream.name
+                );
+                self.gateway
+                    .metrics
+                    .attempt(&upstream.name, Tried::Unreachable);
+                forward.attempt = Some(attempt);
+                let mut failure = Error::explain(ErrorType::ConnectError, "name resolution");
+                failure.as_up();
+                failure.set_retry(true);
+                forward.tried |= nth;
+                return Err(failure);
+            }
+        };
+        let repeatable = match &mut forward.body {
+            Body::Json { call, bytes } => {
+                let model = (*call.model != *attempt.model).then_some(&*attempt.model);
+                let changes = Changes {
+                    upstream_model: model,
+                    include_usage: attempt.injected,
+                    input_to_messages: forward.operation == Operation::ChatCompletions,
+                };
+                let body = rewrite(bytes, call, changes);
+                if let Some(exchange) = &ctx.exchange {
+                    exchange.set_replay(body);
+                }
+                true
+            }
+            Body::Upload(_) => false,
+        };
+        if let Some(exchange) = &ctx.exchange {
+            exchange.set_patience(Patience {
+                first_byte: upstream.timeouts.first_byte,
+                idle: upstream.timeouts.idle,
+                since: Instant::now(),
+            });
+        }
+        forward.tried |= nth;
+        forward.attempts += 1;
+        let peer = snapshot
+            .providers
+            .get(attempt.place)
+            .map(|(_, template)| template.at(address, repeatable));
+        forward.attempt = Some(attempt);
+        peer.ok_or_else(|| Error::explain(ErrorType::InternalError, "no such provider"))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _session: &mut Session,
+        header: &mut RequestHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        let Some(forward) = &mut ctx.forward else {
+            return Ok(());
+        };
+        let Forward {
+            attempt: Some(attempt),
+            ..
+        } = &**forward
+        else {
+            return Ok(());
+        };
+        let provider = attempt.provider.clone();
+        let model = attempt.model.clone();
+        let path = provider.path(forward.operation).unwrap_or("/");
+        let target = match &forward.query {
+            Some(query) => format!("{path}?{query}"),
+            None => path.to_owned(),
+        };
+        let uri = Uri::try_from(target)
+            .map_err(|error| Error::because(ErrorType::InternalError, "upstream target", error))?;
+        header.set_uri(uri);
+        headers::strip_request(header);
+        header.insert_header(HOST, &provider.authority)?;
+        if let Some(credential) = provider.credential() {
+            match forward.operation.api() {
+                crate::route::Api::OpenAi => {
+                    header.insert_header(AUTHORIZATION, credential.bearer.clone())?;
+                }
+                crate::route::Api::Anthropic => {
+                    header.insert_header(headers::X_API_KEY, credential.plain.clone())?;
+                }
+            }
+        }
+        let length = match &mut forward.body {
+            Body::Json { .. } => ctx.exchange.as_ref().map(|exchange| exchange.replay_len()),
+            Body::Upload(upload) => {
+                let (pieces, length) = upload.begin(&model);
+                if let Some(exchange) = &ctx.exchange {
+                    exchange.unread(pieces);
+                }
+                length
+            }
+        };
+        match length {
+            Some(length) => header.insert_header(CONTENT_LENGTH, length)?,
+            None => header.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?,
+        }
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        let Some(forward) = &mut ctx.forward else {
+            return Ok(());
+        };
+        if let (Body::Upload(upload), Some(chunk)) = (&mut forward.body, body) {
+            if let Err(rejection) = upload.pass(chunk) {
+                ctx.rejection = Some(rejection);
+                return Error::e_explain(REFUSED, "upload");
+            }
+        }
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _session: &mut Session,
+        header: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        if header.status.is_informational() {
+            return Ok(());
+        }
+        let Some(forward) = &mut ctx.forward else {
+            return Ok(());
+        };
+        let public = forward.admission.model().id.clone();
+        if let Err(rejection) = response::judge(&self.gateway, forward, header, &public) {
+            ctx.rejection = Some(rejection);
+            let mut error = Error::explain(REFUSED, "upstream status");
+            error.as_up();
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        header: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        if header.status.is_informational() {
+            return Ok(());
+        }
+        response::dress(session, ctx, &self.gateway, header)
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<Duration>> {
+        match response::pass(ctx, &self.gateway, body, end_of_stream) {
+            Ok(()) => Ok(None),
+            Err(rejection) => {
+                ctx.rejection = Some(rejection);
+                let mut error = Error::explain(REFUSED, "upstream body");
+                error.as_up();
+                Err(error)
+            }
+        }
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut Context,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        if let Some(forward) = &ctx.forward {
+            let providers = &ctx.snapshot.providers;
+            let more =
+                forward.attempts < MAX_ATTEMPTS && candidates(forward, providers).any(|c| c.usable);
+            error.set_retry(more);
+            if let Some(attempt) = &forward.attempt {
+                self.gateway
+                    .metrics
+                    .attempt(&attempt.provider.name, Tried::Unreachable);
+                log::warn!(
+                    "{} provider {}: cannot connect: {}",
+                    ctx.request_id,
+                    attempt.provider.name,
+                    error.etype().as_str()
+                );
+            }
+        }
+        error
+    }
+
+    /// A pooled connection may have been closed by the provider at the very moment of its use: the
+    /// request never reached it, and goes out again on another. Nothing else is sent twice.
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        ctx: &mut Context,
+        client_reused: bool,
+    ) -> Box<Error> {
+        let mut error = error;
+        let stale = client_reused
+            && matches!(
+                error.etype(),
+                ErrorType::ConnectionClosed
+                    | ErrorType::ReadError
+                    | ErrorType::WriteError
+                    | ErrorType::H2Error
+            )
+            && *error.esource() == pingora::ErrorSource::Upstream;
+        let retry = match &mut ctx.forward {
+            Some(forward) if stale && session.response_written().is_none() => {
+                let repeatable = match &forward.body {
+                    Body::Json { .. } => true,
+                    Body::Upload(upload) => upload.repeatable(),
+                };
+                // The upstream itself is not at fault: it may be chosen again.
+                let again =
+                    repeatable && forward.answered.is_none() && forward.attempts < MAX_ATTEMPTS;
+                if again {
+                    forward.tried = 0;
+                }
+                again
+            }
+            _ => false,
+        };
+        error.set_retry(retry);
+        error
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Context,
+    ) -> FailToProxy {
+        failure::answer(session, error, ctx, &self.gateway).await
+    }
+
+    /// Failures are told once, by [`failure`], in our own words.
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
+        true
+    }
+
+    fn request_summary(&self, _session: &Session, ctx: &Context) -> String {
+        ctx.request_id.to_string()
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+        let status = session
+            .response_written()
+            .map(|header| header.status.as_u16());
+        let outcome = match (ctx.outcome, error) {
+            (Some(outcome), _) => outcome,
+            (None, None) => Outcome::Answered,
+            (None, Some(_)) => Outcome::ClientGone,
+        };
+        let status = match outcome {
+            Outcome::ClientGone => 499,
+            _ => status.unwrap_or(0),
+        };
+        self.record(session, ctx, status, outcome);
+    }
+}
+
+impl Proxy {
+    fn record(&self, session: &Session, ctx: &Context, status: u16, outcome: Outcome) {
+        let now = Instant::now();
+        let forward = ctx.forward.as_deref();
+        let attempt = ctx.attempt();
+        let meter = forward.and_then(|forward| forward.meter.as_ref());
+        if let (Some(forward), Some(model)) = (forward, &ctx.model) {
+            if forward.attempts > 0 && outcome != Outcome::ClientGone {
+                if let Some(traffic) = ctx.snapshot.traffic.get(model.model.index) {
+                    let failed =
+                        matches!(outcome, Outcome::Rejected(code) if is_upstreams_fault(code));
+                    traffic.count(failed, self.gateway.started.elapsed());
+                }
+            }
+        }
+        let usage = meter
+            .map(|meter| meter.usage())
+            .filter(|(_, source)| *source != crate::meter::usage::Source::Estimated);
+        if meter.is_some_and(|meter| meter.hostile()) {
+            self.gateway.metrics.hostile_usage.inc();
+        }
+        let key = ctx.caller.as_ref().map(|caller| caller.key());
+        let surface = ctx
+            .surface
+            .and_then(|surface| ctx.snapshot.surfaces.get(surface));
+        let operation = ctx.endpoint.as_ref().map(|endpoint| endpoint.operation);
+        let event = Event {
+            time: ctx.time,
+            request_id: ctx.request_id,
+            surface: surface.map_or_else(Arc::default, |surface| surface.mount.clone()),
+            operation: operation.map_or("", Operation::label),
+            key: ctx
+                .caller
+                .as_ref()
+                .map_or(crate::auth::secret::KeyHint::NONE, |caller| caller.hint()),
+            account: key.map(|key| key.account.clone()),
+            project: key.map(|key| key.project.clone()),
+            model: ctx.model.as_ref().map(|model| model.id.clone()),
+            upstream: attempt.map(|attempt| attempt.provider.name.clone()),
+            attempts: forward.map_or(0, |forward| forward.attempts),
+            status,
+            outcome,
+            stream: forward.is_some_and(|forward| forward.stream.is_some()),
+            usage,
+            total: now - ctx.started,
+            first_byte: ctx.first_byte.map(|first| first - ctx.started),
+            overhead: overhead(ctx),
+            bytes_in: session.body_bytes_read() as u64,
+            bytes_out: session.body_bytes_sent() as u64,
+            client: ctx.client,
+        };
+        if let (Some(surface), Some(operation)) = (ctx.surface, operation) {
+            let place = Place {
+                surface: surface as u32,
+                operation,
+                model: ctx.model.as_ref().map(|model| model.model.index as u32),
+            };
+            ctx.snapshot.recorder.record(place, &event);
+        }
+        self.gateway.log.push(event);
+    }
+}
+
+/// The gateway's own share of the time to the first byte: from the body to the chosen provider,
+/// and from the provider's header to ours.
+fn overhead(ctx: &Context) -> Option<Duration> {
+    let forward = ctx.forward.as_deref()?;
+    let chosen = forward.attempt.as_ref()?.chosen;
+    let back = ctx.first_byte?.saturating_duration_since(forward.answered?);
+    Some(chosen.saturating_duration_since(forward.read) + back)
+}
+
+const fn is_upstreams_fault(code: Code) -> bool {
+    matches!(
+        code,
+        Code::UpstreamAuth
+            | Code::UpstreamRateLimited
+            | Code::UpstreamError
+            | Code::UpstreamUnreachable
+            | Code::UpstreamTimeout
+            | Code::ServerIsOverloaded
+    )
+}
+
+fn no_upstream() -> Rejection {
+    Rejection::new(
+        Code::ServerIsOverloaded,
+        "No upstream of this model is available right now. Try again shortly.",
+    )
+}
+
+type Providers = [(
+    Arc<crate::upstream::Provider>,
+    crate::upstream::peer::Template,
+)];
+
+fn candidates<'a>(
+    forward: &'a Forward,
+    providers: &'a Providers,
+) -> impl Iterator<Item = Candidate> + 'a {
+    let upstreams = &forward.admission.model().model.upstreams;
+    upstreams
+        .iter()
+        .enumerate()
+        .map(|(nth, upstream)| Candidate {
+            weight: upstream.weight,
+            tier: upstream.tier,
+            usable: forward.tried & bit(nth) == 0
+                && providers
+                    .get(upstream.provider)
+                    .is_some_and(|(provider, _)| provider.path(forward.operation).is_some()),
+        })
+}
+
+fn bit(nth: usize) -> u64 {
+    1 << nth.min(63)
+}
+
+/// Chooses the next upstream, and says which bit marks it as tried.
+fn next_attempt(forward: &Forward, providers: &Providers) -> Option<(u64, Attempt)> {
+    let model = forward.admission.model();
+    let nth = match model.model.upstreams.as_slice() {
+        [_] => candidates(forward, providers).next()?.usable.then_some(0)?,
+        _ => {
+            let candidates: Vec<Candidate> = candidates(forward, providers).collect();
+            choose(&candidates, crate::id::next_random())?
+        }
+    };
+    let upstream = model.model.upstreams.get(nth)?;
+    let (provider, _) = providers.get(upstream.provider)?;
+    let asks = matches!(
+        forward.operation,
+        Operation::ChatCompletions | Operation::Completions
+    );
+    let injected = match &forward.body {
+        Body::Json { call, .. } => asks && call.stream && !call.include_usage,
+        Body::Upload(_) => false,
+    };
+    let attempt = Attempt {
+        provider: provider.clone(),
+        place: upstream.provider,
+        model: upstream.name.clone().unwrap_or_else(|| model.id.clone()),
+        chosen: Instant::now(),
+        injected,
+    };
+    Some((bit(nth), attempt))
+}

@@ -1,0 +1,346 @@
+//! From the header to the permission: route, authenticate, read the body, admit.
+
+use super::context::{Body, Context, Forward};
+use super::{local, upload};
+use crate::admit::{admit, unsupported};
+use crate::auth::network::client_address;
+use crate::auth::{anonymous, authenticate, credential, missing};
+use crate::downstream::Fault;
+use crate::rejection::{Code, Rejection, quoted};
+use crate::route::{self, Endpoint, Miss, Operation};
+use crate::wire::request::{Call, CallError, read_call};
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, EXPECT};
+use pingora::BError;
+use pingora_proxy::Session;
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
+
+/// A client may be silent so long in the middle of its body.
+const BODY_SILENCE: Duration = Duration::from_secs(30);
+
+/// Why a request does not go on.
+pub enum Refusal {
+    /// It is answered.
+    Rejected(Rejection),
+    /// There is no one left to answer.
+    Gone(BError),
+}
+
+impl From<Rejection> for Refusal {
+    fn from(rejection: Rejection) -> Self {
+        Refusal::Rejected(rejection)
+    }
+}
+
+impl From<BError> for Refusal {
+    fn from(error: BError) -> Self {
+        Refusal::Gone(error)
+    }
+}
+
+/// What becomes of a request after its checks.
+pub enum Step {
+    /// It was answered here.
+    Answered,
+    /// It goes upstream.
+    Forward(Box<Forward>),
+}
+
+/// Takes a request through every check.
+///
+/// # Errors
+/// [`Refusal`].
+pub async fn check(
+    session: &mut Session,
+    ctx: &mut Context,
+    gateway: &super::snapshot::Gateway,
+) -> Result<Step, Refusal> {
+    let snapshot = ctx.snapshot.clone();
+    let path = framed(session, ctx)?;
+    if local::public(session, ctx, gateway, &path).await? {
+        return Ok(Step::Answered);
+    }
+    let endpoint = routed(session, ctx, &path)?;
+    ctx.client = ctx
+        .exchange
+        .as_ref()
+        .and_then(|exchange| exchange.peer)
+        .map(|peer| {
+            client_address(
+                peer.ip(),
+                &session.req_header().headers,
+                &snapshot.trusted_proxies,
+            )
+        });
+    if endpoint.operation == Operation::Catalog {
+        local::catalog(session, ctx).await?;
+        return Ok(Step::Answered);
+    }
+    let caller = match credential(&session.req_header().headers)? {
+        Some(key) => authenticate(&snapshot.directory, key, ctx.client, ctx.time)?,
+        None => anonymous(&snapshot.directory).ok_or_else(missing)?,
+    };
+    ctx.caller = Some(caller.clone());
+    if endpoint.operation.body() == route::Body::None {
+        local::models(session, ctx, &endpoint, &caller).await?;
+        return Ok(Step::Answered);
+    }
+    let length = announced_length(session, snapshot.body_limit)?;
+    welcome(session).await?;
+    let body = match endpoint.operation.body() {
+        route::Body::Multipart => {
+            let upload = upload::open(session, ctx, length).await?;
+            Body::Upload(Box::new(upload))
+        }
+        _ => {
+            let bytes = read_whole(session, snapshot.body_limit).await?;
+            let call = read_call(&bytes).map_err(refused_call)?;
+            required(&call, endpoint.operation)?;
+            Body::Json { call, bytes }
+        }
+    };
+    let name = match &body {
+        Body::Json { call, .. } => &call.model,
+        Body::Upload(upload) => upload.model(),
+    };
+    // For the log: what was asked for, even if it is refused now.
+    ctx.model = snapshot.catalog.find(name).ok();
+    let admission = admit(&snapshot.catalog, &caller, name)?;
+    let served = admission.model().model.upstreams.iter().any(|upstream| {
+        snapshot
+            .providers
+            .get(upstream.provider)
+            .is_some_and(|(provider, _)| provider.path(endpoint.operation).is_some())
+    });
+    if !served {
+        return Err(unsupported(&admission.model().id, endpoint.operation).into());
+    }
+    Ok(Step::Forward(Box::new(Forward {
+        admission,
+        operation: endpoint.operation,
+        body,
+        query: session.req_header().uri.query().map(str::to_owned),
+        read: Instant::now(),
+        tried: 0,
+        attempts: 0,
+        attempt: None,
+        meter: None,
+        stream: None,
+        held: None,
+        answered: None,
+    })))
+}
+
+/// Checks how the request is put, and gives its path.
+fn framed(session: &Session, ctx: &Context) -> Result<String, Rejection> {
+    match ctx.exchange.as_ref().and_then(|exchange| exchange.fault) {
+        Some(Fault::Framing) => {
+            return Err(Rejection::new(
+                Code::InvalidRequest,
+                "The request's framing is ambiguous: send either Content-Length or Transfer-Encoding, and CRLF line ends.",
+            ));
+        }
+        Some(Fault::HeaderTooLarge) => {
+            return Err(Rejection::new(
+                Code::HeadersTooLarge,
+                "The request's headers are too large, or too many.",
+            ));
+        }
+        None => {}
+    }
+    let raw = session.req_header().raw_path();
+    // An absolute target names a host of its own; nothing here serves another host.
+    if raw.first() != Some(&b'/') {
+        return Err(Rejection::new(
+            Code::InvalidRequest,
+            "The request target must be a path.",
+        ));
+    }
+    // Taken from the bytes that came, since a parsed URI may have been tidied up.
+    let end = memchr::memchr2(b'?', b'#', raw).unwrap_or(raw.len());
+    let path = raw.get(..end).unwrap_or_default();
+    if !path.iter().all(u8::is_ascii_graphic) {
+        return Err(Rejection::new(
+            Code::InvalidRequest,
+            "The request target has characters that must be percent-encoded.",
+        ));
+    }
+    Ok(String::from_utf8_lossy(path).into_owned())
+}
+
+fn routed(session: &Session, ctx: &mut Context, path: &str) -> Result<Endpoint, Rejection> {
+    let method = &session.req_header().method;
+    match ctx.snapshot.router.route(method, path) {
+        Ok(endpoint) => {
+            ctx.surface = Some(endpoint.surface);
+            ctx.api = endpoint.api;
+            ctx.endpoint = Some(endpoint.clone());
+            Ok(endpoint)
+        }
+        Err(Miss::Method(endpoint)) => {
+            ctx.surface = Some(endpoint.surface);
+            ctx.api = endpoint.api;
+            let allow = endpoint.operation.allow();
+            Err(Rejection {
+                allow: Some(allow),
+                ..Rejection::new(
+                    Code::MethodNotAllowed,
+                    format!(
+                        "{} is not allowed here; use {allow}.",
+                        quoted(method.as_str())
+                    ),
+                )
+            })
+        }
+        Err(Miss::Path(surface)) => {
+            ctx.surface = surface;
+            if let Some(surface) = surface {
+                ctx.api = ctx.snapshot.router.api(surface);
+            }
+            Err(Rejection::new(
+                Code::NotFound,
+                format!("No endpoint is at {}. Check the base URL.", quoted(path)),
+            ))
+        }
+    }
+}
+
+fn announced_length(session: &Session, limit: u64) -> Result<Option<u64>, Rejection> {
+    let Some(value) = session.req_header().headers.get(CONTENT_LENGTH) else {
+        return Ok(None);
+    };
+    let length = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.trim().parse::<u64>().ok());
+    match length {
+        Some(length) if length > limit => Err(too_large(limit)),
+        Some(length) => Ok(Some(length)),
+        None => Err(Rejection::new(
+            Code::InvalidRequest,
+            "Content-Length is not a number.",
+        )),
+    }
+}
+
+/// Says `100 Continue` to a client that waits for it: Pingora never does.
+async fn welcome(session: &mut Session) -> Result<(), BError> {
+    let waits = session
+        .req_header()
+        .headers
+        .get(EXPECT)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    if waits {
+        session
+            .as_downstream_mut()
+            .write_continue_response()
+            .await?;
+    }
+    Ok(())
+}
+
+/// The next chunk of the body; `None` at its end.
+pub async fn next_chunk(session: &mut Session) -> Result<Option<Bytes>, Refusal> {
+    match timeout(BODY_SILENCE, session.read_request_body()).await {
+        Ok(Ok(chunk)) => Ok(chunk),
+        Ok(Err(error)) if error.etype().as_str() == "InvalidChunk" => {
+            Err(Rejection::new(Code::InvalidRequest, "The chunked body is malformed.").into())
+        }
+        Ok(Err(error)) => Err(error.into_down().into()),
+        Err(_) => Err(Rejection::new(
+            Code::RequestTimeout,
+            format!(
+                "The body did not arrive: nothing came for {} s.",
+                BODY_SILENCE.as_secs()
+            ),
+        )
+        .into()),
+    }
+}
+
+async fn read_whole(session: &mut Session, limit: u64) -> Result<Bytes, Refusal> {
+    let Some(first) = next_chunk(session).await? else {
+        return Ok(Bytes::new());
+    };
+    let mut length = first.len() as u64;
+    let mut rest = match next_chunk(session).await? {
+        // Nearly every request: one chunk, not copied again.
+        None => return Ok(first),
+        Some(second) => {
+            length += second.len() as u64;
+            let mut whole = BytesMut::with_capacity(first.len() + second.len());
+            whole.extend_from_slice(&first);
+            whole.extend_from_slice(&second);
+            whole
+        }
+    };
+    while length <= limit {
+        match next_chunk(session).await? {
+            None => return Ok(rest.freeze()),
+            Some(chunk) => {
+                length += chunk.len() as u64;
+                rest.extend_from_slice(&chunk);
+            }
+        }
+    }
+    Err(too_large(limit).into())
+}
+
+/// The refusal of a body above the limit.
+pub fn too_large(limit: u64) -> Rejection {
+    Rejection::new(
+        Code::RequestTooLarge,
+        format!("The request body is larger than the limit of {limit} bytes."),
+    )
+}
+
+fn required(call: &Call, operation: Operation) -> Result<(), Rejection> {
+    let missing = match operation {
+        Operation::ChatCompletions if !call.has_messages && !call.has_input => "messages",
+        Operation::Messages | Operation::CountTokens if !call.has_messages => "messages",
+        Operation::Embeddings | Operation::AudioSpeech | Operation::Moderations
+            if !call.has_input =>
+        {
+            "input"
+        }
+        _ => return Ok(()),
+    };
+    Err(missing_parameter(missing))
+}
+
+fn missing_parameter(name: &'static str) -> Rejection {
+    Rejection::new(
+        Code::MissingRequiredParameter,
+        format!("The field '{name}' is missing."),
+    )
+    .param(name)
+}
+
+fn refused_call(error: CallError) -> Rejection {
+    match error {
+        CallError::Json(error) => Rejection::new(
+            Code::InvalidJson,
+            format!("The body is not a valid JSON object: {error}."),
+        ),
+        CallError::Repeated { field, found } => Rejection::new(
+            Code::DuplicateField,
+            format!(
+                "The field '{field}' appears twice, or in another spelling ('{}'). Send it once, as `{field}`.",
+                quoted(&found)
+            ),
+        )
+        .param(field),
+        CallError::MissingModel => missing_parameter("model"),
+        CallError::WrongKind { field, expected } => Rejection::new(
+            Code::InvalidValue,
+            format!("The field '{field}' must be {expected}."),
+        )
+        .param(field),
+        CallError::ControlCharacter { field } => Rejection::new(
+            Code::InvalidValue,
+            format!("The field '{field}' has control characters."),
+        )
+        .param(field),
+    }
+}

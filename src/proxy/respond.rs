@@ -1,0 +1,165 @@
+//! Answers that the gateway gives itself: header with a length, body, end; the connection is kept.
+
+use super::context::Context;
+use super::headers::{EXPOSED, REQUEST_ID, X_REQUEST_ID};
+use crate::record::event::Outcome;
+use crate::rejection::Rejection;
+use crate::route::Api;
+use crate::wire::error::{Dialect, Envelope};
+use bytes::Bytes;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CONTENT_LENGTH, CONTENT_TYPE,
+    EXPECT, ORIGIN,
+};
+use http::{HeaderValue, Method};
+use pingora::Result;
+use pingora::http::ResponseHeader;
+use pingora_proxy::Session;
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
+
+/// So much of an unread body is read and dropped, so that the connection can be kept and the
+/// client hears the answer; more would be a gift to whoever sends it.
+const DRAIN_BYTES: usize = 256 << 10;
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// Refuses a request.
+///
+/// # Errors
+/// The client is gone.
+pub async fn reject(session: &mut Session, ctx: &mut Context, rejection: Rejection) -> Result<()> {
+    let fallback = Dialect::default();
+    let dialect = ctx.dialect().unwrap_or(&fallback);
+    let Envelope {
+        status,
+        headers,
+        body,
+    } = dialect.envelope(&rejection, ctx.api, ctx.request_id.as_str());
+    ctx.outcome = Some(Outcome::Rejected(rejection.code));
+    answer(session, ctx, status, &headers, body.into()).await
+}
+
+/// Gives an answer with a JSON body.
+///
+/// # Errors
+/// The client is gone.
+pub async fn answer(
+    session: &mut Session,
+    ctx: &mut Context,
+    status: u16,
+    headers: &[(&'static str, String)],
+    body: Bytes,
+) -> Result<()> {
+    drain(session).await;
+    let mut header = ResponseHeader::build(status, Some(headers.len() + 6))?;
+    if !body.is_empty() {
+        header.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
+    }
+    header.insert_header(CONTENT_LENGTH, body.len())?;
+    identify(&mut header, ctx)?;
+    allow_browsers(session, &mut header)?;
+    for (name, value) in headers {
+        header.insert_header(*name, value.as_str())?;
+    }
+    ctx.first_byte = Some(Instant::now());
+    let bare = body.is_empty() || session.req_header().method == Method::HEAD;
+    session
+        .write_response_header(Box::new(header), bare)
+        .await?;
+    if !bare {
+        session.write_response_body(Some(body), true).await?;
+    }
+    Ok(())
+}
+
+/// Puts the request's id on an answer, under both of its names.
+///
+/// # Errors
+/// Never in practice: an id is a valid header value.
+pub fn identify(header: &mut ResponseHeader, ctx: &Context) -> Result<()> {
+    let id = ctx.request_id.as_str();
+    header.insert_header(X_REQUEST_ID, id)?;
+    header.insert_header(REQUEST_ID, id)?;
+    Ok(())
+}
+
+/// Lets a page of any origin read the answer, if a browser asks: keys are what protects it.
+///
+/// # Errors
+/// Never in practice: the values are constant.
+pub fn allow_browsers(session: &Session, header: &mut ResponseHeader) -> Result<()> {
+    if session.req_header().headers.contains_key(ORIGIN) {
+        header.insert_header(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"))?;
+        header.insert_header(
+            ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static(EXPOSED),
+        )?;
+    }
+    Ok(())
+}
+
+async fn drain(session: &mut Session) {
+    // A client that waits for `100 Continue` has sent nothing and will not, once it is refused.
+    let waits = session.req_header().headers.contains_key(EXPECT) && session.body_bytes_read() == 0;
+    if waits {
+        return;
+    }
+    let read = async {
+        let mut total = 0;
+        while let Ok(Some(chunk)) = session.read_request_body().await {
+            total += chunk.len();
+            if total > DRAIN_BYTES {
+                break;
+            }
+        }
+    };
+    let _ = timeout(DRAIN_TIME, read).await;
+}
+
+/// The event that ends a stream which cannot go on, in the form of its protocol.
+pub fn terminal_event(
+    ctx: &Context,
+    form: crate::meter::Form,
+    rejection: &Rejection,
+    events: u64,
+) -> Bytes {
+    use crate::meter::Form;
+    use serde_json::json;
+    let fallback = Dialect::default();
+    let dialect = ctx.dialect().unwrap_or(&fallback);
+    let id = ctx.request_id.as_str();
+    let row = rejection.code.row();
+    let text = match form {
+        Form::AnthropicSse => {
+            let error = dialect.body(rejection, Api::Anthropic, id);
+            format!("event: error\ndata: {error}\n\n")
+        }
+        Form::ResponsesSse => {
+            let model = ctx.model.as_ref().map(|model| &*model.id);
+            let created = ctx
+                .time
+                .duration_since(std::time::UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs());
+            let failed = json!({
+                "type": "response.failed",
+                "sequence_number": events,
+                "response": {
+                    "id": format!("resp_{}", id.trim_start_matches("req_")),
+                    "object": "response",
+                    "created_at": created,
+                    "status": "failed",
+                    "error": { "code": row.code, "message": rejection.message },
+                    "incomplete_details": null,
+                    "model": model,
+                    "output": [],
+                },
+            });
+            format!("event: response.failed\ndata: {failed}\n\n")
+        }
+        Form::ChatSse | Form::OtherSse | Form::Json | Form::Opaque => {
+            let error = dialect.body(rejection, Api::OpenAi, id);
+            format!("data: {error}\n\n")
+        }
+    };
+    text.into()
+}

@@ -1,0 +1,295 @@
+//! From the provider's header to the last byte: what is passed on, what is metered, what is ours to say.
+
+use super::context::{Active, Context, Forward};
+use super::headers::{X_ACCEL_BUFFERING, strip_response};
+use super::respond::{allow_browsers, identify, terminal_event};
+use super::snapshot::Gateway;
+use crate::meter::usage::Shape;
+use crate::meter::{self, Form, Meter};
+use crate::record::event::Outcome;
+use crate::record::metrics::Attempt;
+use crate::rejection::{Code, Rejection};
+use crate::route::Operation;
+use crate::wire::answer::Rename;
+use bytes::{Bytes, BytesMut};
+use http::HeaderValue;
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use pingora::http::ResponseHeader;
+use pingora_proxy::Session;
+use std::time::{Duration, Instant};
+
+/// An error answer of a provider that is larger than this is not one that a client should read.
+const ERROR_BODY: usize = 256 << 10;
+
+/// A comment: OpenAI's streams. One editor takes the word `ping` in a comment for the end.
+const COMMENT: &[u8] = b": keepalive\n\n";
+/// Anthropic's own keepalive.
+const PING: &[u8] = b"event: ping\ndata: {\"type\": \"ping\"}\n\n";
+
+/// Judges the provider's header, and readies the meter.
+///
+/// # Errors
+/// A refusal in place of the provider's answer.
+pub fn judge(
+    gateway: &Gateway,
+    forward: &mut Forward,
+    header: &mut ResponseHeader,
+    public: &std::sync::Arc<str>,
+) -> Result<(), Rejection> {
+    forward.answered = Some(Instant::now());
+    let status = header.status.as_u16();
+    let Some(attempt) = &forward.attempt else {
+        return Ok(());
+    };
+    let name = attempt.provider.name.clone();
+    let outcome = match status {
+        200..300 => Attempt::Ok,
+        401 | 403 => Attempt::Auth,
+        429 => Attempt::RateLimited,
+        400..500 => Attempt::ClientError,
+        _ => Attempt::ServerError,
+    };
+    gateway.metrics.attempt(&name, outcome);
+    match outcome {
+        Attempt::Ok => {
+            forward.meter = Some(metered(forward, header, public));
+            Ok(())
+        }
+        Attempt::ClientError => {
+            forward.held = Some(BytesMut::new());
+            Ok(())
+        }
+        Attempt::Auth => {
+            log::error!("provider {name} answered {status}: its key is refused; check it");
+            Err(Rejection::new(
+                Code::UpstreamAuth,
+                "The provider refused the gateway's credential. The operator has to act.",
+            ))
+        }
+        Attempt::RateLimited => Err(Rejection::new(
+            Code::UpstreamRateLimited,
+            "The provider is limiting requests. Retry as the headers say.",
+        )
+        .retry_after(wait(header))),
+        _ => Err(Rejection::new(
+            Code::UpstreamError,
+            format!("The provider answered with status {status}."),
+        )),
+    }
+}
+
+/// The provider's `Retry-After`, where it is a number of seconds.
+fn wait(header: &ResponseHeader) -> Option<Duration> {
+    let text = header.headers.get(RETRY_AFTER)?.to_str().ok()?;
+    text.trim().parse().ok().map(Duration::from_secs)
+}
+
+fn metered(forward: &Forward, header: &mut ResponseHeader, public: &std::sync::Arc<str>) -> Meter {
+    let content_type = header
+        .headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+        .trim_start()
+        .to_ascii_lowercase();
+    // What is compressed although we asked for nothing of the kind can only be passed on.
+    let plain = !header.headers.contains_key(CONTENT_ENCODING);
+    let form = match forward.operation {
+        _ if !plain => Form::Opaque,
+        operation if content_type.starts_with("text/event-stream") => match operation {
+            Operation::ChatCompletions | Operation::Completions => Form::ChatSse,
+            Operation::Messages => Form::AnthropicSse,
+            Operation::Responses => Form::ResponsesSse,
+            _ => Form::OtherSse,
+        },
+        _ if content_type.starts_with("application/json") => Form::Json,
+        _ => Form::Opaque,
+    };
+    let shape = match forward.operation {
+        Operation::Messages | Operation::CountTokens => Shape::Anthropic,
+        Operation::Responses
+        | Operation::ImagesGenerations
+        | Operation::ImagesEdits
+        | Operation::AudioSpeech
+        | Operation::AudioTranscriptions
+        | Operation::AudioTranslations => Shape::OpenAiResponses,
+        _ => Shape::OpenAiChat,
+    };
+    let attempt = forward.attempt.as_ref();
+    let rename = attempt
+        .filter(|attempt| attempt.model != *public)
+        .map(|_| Rename {
+            public: public.clone(),
+        });
+    if rename.is_some() || is_stream(form) {
+        header.remove_header(&CONTENT_LENGTH);
+    }
+    Meter::new(meter::Settings {
+        form,
+        shape,
+        rename,
+        strip_usage_chunk: attempt.is_some_and(|attempt| attempt.injected),
+    })
+}
+
+fn is_stream(form: Form) -> bool {
+    matches!(
+        form,
+        Form::ChatSse | Form::AnthropicSse | Form::ResponsesSse | Form::OtherSse
+    )
+}
+
+/// Dresses the header for the client.
+///
+/// # Errors
+/// Never in practice: all values are valid.
+pub fn dress(
+    session: &Session,
+    ctx: &mut Context,
+    gateway: &Gateway,
+    header: &mut ResponseHeader,
+) -> pingora::Result<()> {
+    strip_response(header);
+    identify(header, ctx)?;
+    allow_browsers(session, header)?;
+    let form = ctx
+        .forward
+        .as_ref()
+        .and_then(|forward| forward.meter.as_ref())
+        .map(Meter::form);
+    if let (Some(form), Some(forward)) = (form.filter(|form| is_stream(*form)), &mut ctx.forward) {
+        header.insert_header(X_ACCEL_BUFFERING, HeaderValue::from_static("no"))?;
+        header.insert_header(CACHE_CONTROL, HeaderValue::from_static("no-cache"))?;
+        forward.stream = Some(Active::new(&gateway.metrics.active_streams));
+        let words = if form == Form::AnthropicSse {
+            PING
+        } else {
+            COMMENT
+        };
+        if let Some(exchange) = &ctx.exchange {
+            exchange.set_keepalive(Some(Bytes::from_static(words)));
+        }
+    }
+    ctx.first_byte = Some(Instant::now());
+    Ok(())
+}
+
+/// Passes a piece of the body on. `Err` cuts the answer off.
+///
+/// # Errors
+/// The provider's stream is beyond what may be held of it.
+pub fn pass(
+    ctx: &mut Context,
+    gateway: &Gateway,
+    body: &mut Option<Bytes>,
+    end: bool,
+) -> Result<(), Rejection> {
+    let Some(forward) = &mut ctx.forward else {
+        return Ok(());
+    };
+    if forward.held.is_some() {
+        return hold(forward, body, end);
+    }
+    let Some(meter) = &mut forward.meter else {
+        return Ok(());
+    };
+    if let Some(chunk) = body.take() {
+        *body = Some(meter.push(chunk).map_err(|_| oversized())?);
+    }
+    if !end {
+        return Ok(());
+    }
+    let form = meter.form();
+    let rest = meter.finish();
+    let broken = (is_stream(form) && !meter.ended()).then(|| meter.events());
+    append(body, rest);
+    if let Some(events) = broken {
+        // The connection ended in good order, but the stream did not: to an SDK this would look
+        // like success.
+        let rejection = cut_short();
+        append(body, terminal_event(ctx, form, &rejection, events));
+        ctx.outcome = Some(Outcome::Rejected(rejection.code));
+        gateway.metrics.broken_streams.inc();
+    }
+    Ok(())
+}
+
+fn append(body: &mut Option<Bytes>, more: Bytes) {
+    if more.is_empty() {
+        return;
+    }
+    *body = match body.take() {
+        Some(first) if !first.is_empty() => {
+            let mut joined = BytesMut::with_capacity(first.len() + more.len());
+            joined.extend_from_slice(&first);
+            joined.extend_from_slice(&more);
+            Some(joined.freeze())
+        }
+        _ => Some(more),
+    };
+}
+
+/// Holds an error answer until its end, and blots the provider's keys out of it: some providers
+/// quote the key that they refuse. The length stays, since the header may have told it.
+fn hold(forward: &mut Forward, body: &mut Option<Bytes>, end: bool) -> Result<(), Rejection> {
+    let Some(held) = &mut forward.held else {
+        return Ok(());
+    };
+    if let Some(chunk) = body.replace(Bytes::new()) {
+        if held.len() + chunk.len() > ERROR_BODY {
+            return Err(oversized());
+        }
+        held.extend_from_slice(&chunk);
+    }
+    if end {
+        let mut text = std::mem::take(held);
+        if let Some(attempt) = &forward.attempt {
+            for secret in &attempt.provider.secrets {
+                blot(&mut text, secret.as_bytes());
+            }
+        }
+        *body = Some(text.freeze());
+    }
+    Ok(())
+}
+
+fn blot(text: &mut [u8], secret: &[u8]) {
+    if secret.is_empty() {
+        return;
+    }
+    let found: Vec<usize> = memchr::memmem::find_iter(text, secret).collect();
+    for at in found {
+        if let Some(place) = text.get_mut(at..at + secret.len()) {
+            place.fill(b'*');
+        }
+    }
+}
+
+fn oversized() -> Rejection {
+    Rejection::new(
+        Code::UpstreamError,
+        "The provider sent more than an answer may hold.",
+    )
+}
+
+/// What a client hears when the provider stops in the middle of a stream.
+pub fn cut_short() -> Rejection {
+    Rejection::new(
+        Code::UpstreamError,
+        "The provider ended the stream before the answer was complete. Try again.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_blotted_out_in_place() {
+        let mut text = *b"key sk-secret and sk-secret.";
+        blot(&mut text, b"sk-secret");
+        assert_eq!(&text, b"key ********* and *********.");
+        blot(&mut text, b"");
+        assert_eq!(text.len(), 28);
+    }
+}

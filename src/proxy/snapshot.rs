@@ -1,0 +1,65 @@
+//! What requests are judged by: the gateway, and the snapshot of its configuration that each
+//! request keeps for its lifetime.
+
+use crate::auth::directory::Directory;
+use crate::catalog::Catalog;
+use crate::record::access_log::AccessLog;
+use crate::record::metrics::{Metrics, Recorder};
+use crate::record::status::Traffic;
+use crate::route::Router;
+use crate::upstream::Provider;
+use crate::upstream::peer::Template;
+use crate::wire::error::Dialect;
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Instant, SystemTime};
+
+/// The process-wide state behind all requests.
+pub struct Gateway {
+    /// The configuration in force.
+    pub snapshot: ArcSwap<Snapshot>,
+    /// Metrics of the process.
+    pub metrics: Arc<Metrics>,
+    /// Where finished requests are written.
+    pub log: AccessLog,
+    /// When the process started.
+    pub started: Instant,
+    /// The same on the wall clock.
+    pub started_at: SystemTime,
+    /// Readiness: false as soon as a shutdown begins.
+    pub ready: AtomicBool,
+}
+
+/// One mount.
+pub struct Surface {
+    /// Its path, for logs and metrics; `/` for the root.
+    pub mount: Arc<str>,
+    /// How it words errors.
+    pub dialect: Dialect,
+}
+
+/// One configuration, as the proxy uses it. Requests hold on to the one they began with.
+pub struct Snapshot {
+    /// Mounts → endpoints.
+    pub router: Router,
+    /// Settings of each mount.
+    pub surfaces: Vec<Surface>,
+    /// Keys.
+    pub directory: Directory,
+    /// Models.
+    pub catalog: Catalog,
+    /// Providers, in the configuration's order, each with its peer.
+    pub providers: Vec<(Arc<Provider>, Template)>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The largest request body in bytes.
+    pub body_limit: u64,
+    /// Of the prices.
+    pub currency: String,
+    /// Metric handles.
+    pub recorder: Recorder,
+    /// State of each model, by its place in the catalog.
+    pub traffic: Vec<Traffic>,
+}

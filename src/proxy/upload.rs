@@ -1,0 +1,156 @@
+//! Multipart bodies: looked into until the model is known, then streamed up, watched to the end.
+
+use super::context::Context;
+use super::request::{Refusal, next_chunk, too_large};
+use crate::downstream::unread::{Collected, Piece, splice};
+use crate::rejection::{Code, Rejection};
+use crate::wire::multipart::{Fault, ModelField, MultipartScan};
+use bytes::Bytes;
+use pingora_proxy::Session;
+
+/// A multipart body on its way.
+pub struct Upload {
+    scan: MultipartScan,
+    model: ModelField,
+    begun: Vec<Piece>,
+    /// Bytes that pass the filter for the second time, and were judged the first time.
+    judged: u64,
+    /// Bytes of the client's body so far.
+    seen: u64,
+    limit: u64,
+    length: Option<u64>,
+    moved: bool,
+}
+
+impl Upload {
+    /// The model that the form names.
+    pub fn model(&self) -> &str {
+        &self.model.value
+    }
+
+    /// Whether the body may still be sent from its beginning.
+    pub fn repeatable(&self) -> bool {
+        !self.moved
+    }
+
+    /// Readies the body for an attempt: what goes up first, and its length where that is known.
+    pub fn begin(&mut self, upstream_model: &str) -> (Vec<Piece>, Option<u64>) {
+        let old = self.model.span.end - self.model.span.start;
+        let mut pieces = self.begun.clone();
+        let mut length = self.length;
+        if self.model.value != upstream_model {
+            let new = Bytes::copy_from_slice(upstream_model.as_bytes());
+            length = length.map(|length| length - old + new.len() as u64);
+            pieces = splice(pieces, self.model.span.clone(), new);
+        }
+        self.judged = pieces.iter().map(Piece::len).sum();
+        (pieces, length)
+    }
+
+    /// Watches what goes up.
+    ///
+    /// # Errors
+    /// A second model, or too much of a body: the request must not be completed.
+    pub fn pass(&mut self, chunk: &[u8]) -> Result<(), Rejection> {
+        self.moved = true;
+        let known = usize::try_from(self.judged)
+            .unwrap_or(usize::MAX)
+            .min(chunk.len());
+        self.judged -= known as u64;
+        let fresh = chunk.get(known..).unwrap_or_default();
+        self.seen += fresh.len() as u64;
+        if self.seen > self.limit {
+            return Err(too_large(self.limit));
+        }
+        self.scan.push(fresh).map_err(fault)
+    }
+}
+
+/// Reads a form until its model is known.
+///
+/// # Errors
+/// A refusal, or that the client is gone.
+pub async fn open(
+    session: &mut Session,
+    ctx: &Context,
+    length: Option<u64>,
+) -> Result<Upload, Refusal> {
+    let limit = ctx.snapshot.body_limit;
+    let content_type = session
+        .req_header()
+        .headers
+        .get(http::header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let Some(mut scan) = MultipartScan::new(content_type) else {
+        return Err(Rejection::new(
+            Code::InvalidRequest,
+            "This endpoint takes multipart/form-data with a boundary; the Content-Type says otherwise.",
+        )
+        .into());
+    };
+    let mut begun = Collected::default();
+    let model = loop {
+        if let Some(model) = scan.model() {
+            break model.clone();
+        }
+        let chunk = match next_chunk(session).await? {
+            Some(chunk) if !scan.ended() => chunk,
+            _ => {
+                return Err(Rejection::new(
+                    Code::MissingRequiredParameter,
+                    "The form has no field 'model'.",
+                )
+                .param("model")
+                .into());
+            }
+        };
+        if begun.len() + chunk.len() as u64 > limit {
+            return Err(too_large(limit).into());
+        }
+        scan.push(&chunk).map_err(fault)?;
+        begun.push(chunk).map_err(|error| {
+            log::error!("cannot spool an upload: {error}");
+            Rejection::new(
+                Code::TemporarilyUnavailable,
+                "The upload cannot be stored right now. Try again, with the field 'model' before the file.",
+            )
+        })?;
+    };
+    Ok(Upload {
+        scan,
+        model,
+        judged: 0,
+        seen: begun.len(),
+        begun: begun.pieces(),
+        limit,
+        length,
+        moved: false,
+    })
+}
+
+fn fault(fault: Fault) -> Rejection {
+    let (code, message) = match fault {
+        Fault::Repeated => (
+            Code::DuplicateField,
+            "The form has the field 'model' twice; send it once.",
+        ),
+        Fault::Variant => (
+            Code::DuplicateField,
+            "The form has the field 'model' in another spelling; send it once, as `model`.",
+        ),
+        Fault::TooLong => (
+            Code::InvalidValue,
+            "A part's header or the model's name is too long.",
+        ),
+        Fault::BadName => (
+            Code::InvalidValue,
+            "The model's name has characters that no name has.",
+        ),
+        Fault::Malformed => (
+            Code::InvalidRequest,
+            "The body is not multipart with the boundary that its Content-Type names.",
+        ),
+    };
+    Rejection::new(code, message).param("model")
+}

@@ -1,0 +1,287 @@
+//! The access log: one JSON line a request, written by a thread of its own behind a bounded queue.
+//!
+//! A request only pushes its event; when the queue is full the event is dropped and counted, since
+//! a slow disk must not slow a client.
+
+use super::event::Event;
+use crossbeam_queue::ArrayQueue;
+use prometheus::IntCounter;
+use serde::Serialize;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime};
+
+/// Events that may wait: at 300 bytes each, some 5 MB.
+const QUEUE: usize = 16_384;
+/// How often the writer looks: a line is at most this late, and an idle gateway wakes ten times a
+/// second. Waking it for each event would cost a system call on the request's path.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Where requests put their events.
+#[derive(Debug)]
+pub struct AccessLog {
+    queue: Arc<ArrayQueue<Event>>,
+    dropped: IntCounter,
+    stop: Arc<AtomicBool>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl AccessLog {
+    /// Starts the writer.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start(
+        out: impl Write + Send + 'static,
+        dropped: IntCounter,
+    ) -> std::io::Result<AccessLog> {
+        let queue = Arc::new(ArrayQueue::new(QUEUE));
+        let stop = Arc::new(AtomicBool::new(false));
+        let writer = thread::Builder::new().name("access-log".into()).spawn({
+            let (queue, stop, dropped) = (queue.clone(), stop.clone(), dropped.clone());
+            move || write_all(&queue, &stop, out, &dropped)
+        })?;
+        Ok(AccessLog {
+            queue,
+            dropped,
+            stop,
+            writer: Some(writer),
+        })
+    }
+
+    /// Hands an event over, or counts it as dropped.
+    pub fn push(&self, event: Event) {
+        if self.queue.push(event).is_err() {
+            self.dropped.inc();
+        }
+        // Half full: the writer's pause is too long for this rate.
+        if self.queue.len() == QUEUE / 2 {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(writer) = &self.writer {
+            writer.thread().unpark();
+        }
+    }
+}
+
+impl Drop for AccessLog {
+    /// Writes what is queued, then stops.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        self.wake();
+        if let Some(writer) = self.writer.take() {
+            // A writer that panicked has nothing left to say.
+            let _ = writer.join();
+        }
+    }
+}
+
+fn write_all(
+    queue: &ArrayQueue<Event>,
+    stop: &AtomicBool,
+    mut out: impl Write,
+    dropped: &IntCounter,
+) {
+    let mut lines = Vec::with_capacity(64 << 10);
+    loop {
+        // Read before the queue is emptied, so that what came before the stop is written.
+        let last = stop.load(Ordering::Acquire);
+        let mut events: u64 = 0;
+        while let Some(event) = queue.pop() {
+            events += 1;
+            write_line(&event, &mut lines);
+            if lines.len() > 48 << 10 {
+                break;
+            }
+        }
+        if !lines.is_empty() {
+            if out.write_all(&lines).and_then(|()| out.flush()).is_err() {
+                dropped.inc_by(events);
+            }
+            lines.clear();
+        } else if last {
+            return;
+        } else {
+            thread::park_timeout(PAUSE);
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    time: String,
+    request_id: &'a str,
+    surface: &'a str,
+    operation: &'a str,
+    key: &'a str,
+    account: Option<&'a str>,
+    project: Option<&'a str>,
+    model: Option<&'a str>,
+    upstream: Option<&'a str>,
+    attempts: u32,
+    status: u16,
+    code: &'a str,
+    stream: bool,
+    input_tokens: Option<u64>,
+    cached_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    usage: Option<&'a str>,
+    duration_ms: f64,
+    first_byte_ms: Option<f64>,
+    overhead_ms: Option<f64>,
+    bytes_in: u64,
+    bytes_out: u64,
+    client: Option<String>,
+}
+
+fn write_line(event: &Event, lines: &mut Vec<u8>) {
+    let start = lines.len();
+    let millis = |duration: Duration| duration.as_micros() as f64 / 1000.0;
+    let tokens = event.usage.map(|(usage, _)| usage);
+    let line = Line {
+        time: rfc3339(event.time),
+        request_id: event.request_id.as_str(),
+        surface: &event.surface,
+        operation: event.operation,
+        key: event.key.as_str(),
+        account: event.account.as_deref(),
+        project: event.project.as_deref(),
+        model: event.model.as_deref(),
+        upstream: event.upstream.as_deref(),
+        attempts: event.attempts,
+        status: event.status,
+        code: event.outcome.code(),
+        stream: event.stream,
+        input_tokens: tokens.map(|usage| usage.input),
+        cached_tokens: tokens.map(|usage| usage.cached_input),
+        output_tokens: tokens.map(|usage| usage.output),
+        usage: event.usage.map(|(_, source)| source.as_str()),
+        duration_ms: millis(event.total),
+        first_byte_ms: event.first_byte.map(millis),
+        overhead_ms: event.overhead.map(millis),
+        bytes_in: event.bytes_in,
+        bytes_out: event.bytes_out,
+        client: event.client.map(|ip| ip.to_string()),
+    };
+    match serde_json::to_writer(&mut *lines, &line) {
+        Ok(()) => lines.push(b'\n'),
+        // Half a line would spoil the file.
+        Err(_) => lines.truncate(start),
+    }
+}
+
+/// A time with milliseconds, in UTC.
+pub fn rfc3339(time: SystemTime) -> String {
+    match jiff::Timestamp::try_from(time) {
+        Ok(stamp) => format!("{stamp:.3}"),
+        Err(_) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::secret::KeyHint;
+    use crate::id::RequestId;
+    use crate::record::event::Outcome;
+    use crate::rejection::Code;
+    use std::sync::Mutex;
+    use std::sync::mpsc::{Receiver, channel};
+
+    #[derive(Clone, Default)]
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn event(status: u16) -> Event {
+        Event {
+            time: SystemTime::UNIX_EPOCH + Duration::from_millis(1500),
+            request_id: RequestId::new(),
+            surface: "/v1".into(),
+            operation: "chat",
+            key: KeyHint::of("sk-0123456789abcdef"),
+            account: Some("acme".into()),
+            project: None,
+            model: Some("m\r\n\"".into()),
+            upstream: None,
+            attempts: 1,
+            status,
+            outcome: Outcome::Rejected(Code::UpstreamError),
+            stream: false,
+            usage: None,
+            total: Duration::from_micros(1234),
+            first_byte: None,
+            overhead: None,
+            bytes_in: 10,
+            bytes_out: 20,
+            client: None,
+        }
+    }
+
+    fn counter() -> IntCounter {
+        IntCounter::new("dropped", "dropped").unwrap()
+    }
+
+    #[test]
+    fn every_event_is_one_line_of_json_even_when_the_log_is_closed_at_once() {
+        let out = Shared::default();
+        let log = AccessLog::start(out.clone(), counter()).unwrap();
+        for status in 200..1200 {
+            log.push(event(status));
+        }
+        drop(log);
+        let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(lines.len(), 1000);
+        assert_eq!(lines[0]["time"], "1970-01-01T00:00:01.500Z");
+        assert_eq!(lines[0]["key"], "sk-01234");
+        assert_eq!(lines[0]["model"], "m\r\n\"");
+        assert_eq!(lines[0]["code"], "upstream_error");
+        assert_eq!(lines[0]["duration_ms"], 1.234);
+        assert_eq!(lines[999]["status"], 1199);
+    }
+
+    /// Blocks in its first write until told to go on.
+    struct Stuck(Receiver<()>);
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_queue_drops_and_counts() {
+        let dropped = counter();
+        let (go, gate) = channel();
+        let log = AccessLog::start(Stuck(gate), dropped.clone()).unwrap();
+        for _ in 0..QUEUE * 3 {
+            log.push(event(200));
+        }
+        // The writer took one batch at most; the queue holds its size; the rest is counted.
+        let lost = dropped.get() as usize;
+        assert!(lost > 0 && lost <= QUEUE * 2, "{lost}");
+        drop(go);
+        drop(log);
+    }
+}

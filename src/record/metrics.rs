@@ -1,0 +1,369 @@
+//! Prometheus metrics. Every label's values come from the configuration or from the code, so that
+//! no client can make series.
+
+use super::event::{Event, Outcome};
+use crate::meter::usage::Usage;
+use crate::route::Operation;
+use arc_swap::ArcSwap;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// How an attempt at an upstream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // each says itself
+pub enum Attempt {
+    Ok,
+    ClientError,
+    Auth,
+    RateLimited,
+    ServerError,
+    Unreachable,
+    Timeout,
+    Broken,
+}
+
+impl Attempt {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Attempt::Ok => "ok",
+            Attempt::ClientError => "client_error",
+            Attempt::Auth => "auth",
+            Attempt::RateLimited => "rate_limited",
+            Attempt::ServerError => "server_error",
+            Attempt::Unreachable => "unreachable",
+            Attempt::Timeout => "timeout",
+            Attempt::Broken => "broken",
+        }
+    }
+}
+
+/// All metrics of the process; they outlive configurations.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    first_token: HistogramVec,
+    first_byte: HistogramVec,
+    overhead: HistogramVec,
+    token_usage: HistogramVec,
+    tokens: IntCounterVec,
+    upstream: IntCounterVec,
+    /// Requests in flight.
+    pub active_requests: IntGauge,
+    /// Streams in flight.
+    pub active_streams: IntGauge,
+    /// Access-log events that were dropped.
+    pub log_dropped: IntCounter,
+    /// Answers whose usage had numbers that cannot be.
+    pub hostile_usage: IntCounter,
+    /// Requests that were not HTTP.
+    pub malformed: IntCounter,
+    /// Keepalives are not counted: these are streams that the upstream broke off.
+    pub broken_streams: IntCounter,
+}
+
+/// OpenTelemetry's advice for `gen_ai.server.request.duration`.
+const SECONDS: [f64; 14] = [
+    0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92,
+];
+/// OpenTelemetry's advice for `gen_ai.server.time_to_first_token`.
+const FIRST_TOKEN: [f64; 16] = [
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+];
+/// OpenTelemetry's advice for `gen_ai.client.token.usage`.
+const TOKENS: [f64; 14] = [
+    1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0, 4194304.0,
+    16777216.0, 67108864.0,
+];
+/// The gateway's own share is counted in microseconds.
+const OVERHEAD: [f64; 10] = [
+    0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.005, 0.02, 0.1,
+];
+
+const GEN_AI: [&str; 3] = ["surface", "gen_ai_operation_name", "gen_ai_request_model"];
+
+impl Metrics {
+    /// Registers all of them.
+    ///
+    /// # Errors
+    /// Two metrics of one name: an error in this file.
+    pub fn new() -> Result<Arc<Metrics>, prometheus::Error> {
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let counter = |name: &str, help: &str| {
+            let metric = IntCounter::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let gauge = |name: &str, help: &str| {
+            let metric = IntGauge::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let histograms = |name: &str, help: &str, labels: &[&str], buckets: &[f64]| {
+            let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+            let metric = HistogramVec::new(options, labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let build = IntGaugeVec::new(
+            Opts::new("tollgate_build_info", "1, labelled with the build"),
+            &["version"],
+        )?;
+        registry.register(Box::new(build.clone()))?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Ok(Arc::new(Metrics {
+            requests: counters(
+                "tollgate_requests_total",
+                "Requests, by where they went and how they ended; code is empty for an answer",
+                &["surface", "operation", "model", "status_class", "code"],
+            )?,
+            duration: histograms(
+                "gen_ai_server_request_duration_seconds",
+                "From the request's header to the end of the answer",
+                &GEN_AI,
+                &SECONDS,
+            )?,
+            first_token: histograms(
+                "gen_ai_server_time_to_first_token_seconds",
+                "From the request's header to the first byte of a streamed answer",
+                &GEN_AI,
+                &FIRST_TOKEN,
+            )?,
+            first_byte: histograms(
+                "tollgate_time_to_first_byte_seconds",
+                "From the request's header to the first byte of the answer",
+                &["surface", "operation", "model"],
+                &FIRST_TOKEN,
+            )?,
+            overhead: histograms(
+                "tollgate_overhead_seconds",
+                "What the gateway itself adds before the first byte: without reading the request and waiting for the upstream",
+                &["surface", "operation", "model"],
+                &OVERHEAD,
+            )?,
+            token_usage: histograms(
+                "gen_ai_client_token_usage",
+                "Tokens of a request, by type",
+                &[
+                    "surface",
+                    "gen_ai_operation_name",
+                    "gen_ai_request_model",
+                    "gen_ai_token_type",
+                ],
+                &TOKENS,
+            )?,
+            tokens: counters(
+                "tollgate_tokens_total",
+                "Tokens; cached_input and cache_write are part of input",
+                &["model", "type"],
+            )?,
+            upstream: counters(
+                "tollgate_upstream_requests_total",
+                "Attempts at providers, by how they ended",
+                &["provider", "outcome"],
+            )?,
+            active_requests: gauge("tollgate_active_requests", "Requests in flight")?,
+            active_streams: gauge("tollgate_active_streams", "Streamed answers in flight")?,
+            log_dropped: counter(
+                "tollgate_access_log_dropped_total",
+                "Access-log lines that were lost to a full queue or a failing output",
+            )?,
+            hostile_usage: counter(
+                "tollgate_hostile_usage_total",
+                "Answers whose usage held numbers that cannot be",
+            )?,
+            malformed: counter(
+                "tollgate_malformed_requests_total",
+                "Connections that sent something that is not HTTP",
+            )?,
+            broken_streams: counter(
+                "tollgate_broken_streams_total",
+                "Streamed answers that the upstream did not finish",
+            )?,
+            registry,
+        }))
+    }
+
+    /// The text format.
+    ///
+    /// # Errors
+    /// What the encoder says.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    /// Counts an attempt at a provider.
+    pub fn attempt(&self, provider: &str, attempt: Attempt) {
+        self.upstream
+            .with_label_values(&[provider, attempt.as_str()])
+            .inc();
+    }
+}
+
+/// Ready handles of one surface, operation and model: looking labels up costs more than counting.
+#[derive(Debug)]
+struct Series {
+    answered: IntCounter,
+    duration: Histogram,
+    first_token: Histogram,
+    first_byte: Histogram,
+    overhead: Histogram,
+    input: Histogram,
+    output: Histogram,
+    tokens: [IntCounter; 4],
+}
+
+/// Where a request was counted: places in the configuration's lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// Surface.
+    pub surface: u32,
+    /// Operation.
+    pub operation: Operation,
+    /// Model; `None` where the request named none that is known.
+    pub model: Option<u32>,
+}
+
+/// The handles of one configuration, made when first used: their number is bounded by its lists.
+#[derive(Debug)]
+pub struct Recorder {
+    metrics: Arc<Metrics>,
+    surfaces: Vec<Arc<str>>,
+    models: Vec<Arc<str>>,
+    series: ArcSwap<HashMap<Place, Arc<Series>>>,
+}
+
+impl Recorder {
+    /// A recorder for these mounts and models.
+    pub fn new(metrics: Arc<Metrics>, surfaces: Vec<Arc<str>>, models: Vec<Arc<str>>) -> Recorder {
+        Recorder {
+            metrics,
+            surfaces,
+            models,
+            series: ArcSwap::default(),
+        }
+    }
+
+    /// The process's metrics.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Counts a finished request.
+    pub fn record(&self, place: Place, event: &Event) {
+        let series = self.series(place);
+        if event.outcome == Outcome::Answered && event.status / 100 == 2 {
+            series.answered.inc();
+        } else {
+            let (surface, model) = self.names(place);
+            let class = match event.status / 100 {
+                2 => "2xx",
+                4 => "4xx",
+                5 => "5xx",
+                _ => "other",
+            };
+            let labels = [
+                surface,
+                place.operation.label(),
+                model,
+                class,
+                event.outcome.code(),
+            ];
+            self.metrics.requests.with_label_values(&labels).inc();
+        }
+        series.duration.observe(event.total.as_secs_f64());
+        if let Some(first_byte) = event.first_byte {
+            series.first_byte.observe(first_byte.as_secs_f64());
+            if event.stream {
+                series.first_token.observe(first_byte.as_secs_f64());
+            }
+        }
+        if let Some(overhead) = event.overhead {
+            series.overhead.observe(overhead.as_secs_f64());
+        }
+        if let Some((usage, _)) = event.usage {
+            series.count(usage);
+        }
+    }
+
+    fn names(&self, place: Place) -> (&str, &str) {
+        let surface = self.surfaces.get(place.surface as usize);
+        let model = place
+            .model
+            .and_then(|model| self.models.get(model as usize));
+        (
+            surface.map_or("other", |name| name),
+            model.map_or("other", |name| name),
+        )
+    }
+
+    fn series(&self, place: Place) -> Arc<Series> {
+        if let Some(series) = self.series.load().get(&place) {
+            return series.clone();
+        }
+        let (surface, model) = self.names(place);
+        let operation = place.operation.label();
+        let made = Arc::new(Series::new(&self.metrics, surface, operation, model));
+        self.series.rcu(|known| {
+            let mut known = HashMap::clone(known);
+            known.entry(place).or_insert_with(|| made.clone());
+            known
+        });
+        made
+    }
+}
+
+impl Series {
+    fn new(metrics: &Metrics, surface: &str, operation: &str, model: &str) -> Series {
+        let place = [surface, operation, model];
+        let tokens = |kind: &str| {
+            metrics
+                .token_usage
+                .with_label_values(&[surface, operation, model, kind])
+        };
+        let total = |kind: &str| metrics.tokens.with_label_values(&[model, kind]);
+        Series {
+            answered: metrics
+                .requests
+                .with_label_values(&[surface, operation, model, "2xx", ""]),
+            duration: metrics.duration.with_label_values(&place),
+            first_token: metrics.first_token.with_label_values(&place),
+            first_byte: metrics.first_byte.with_label_values(&place),
+            overhead: metrics.overhead.with_label_values(&place),
+            input: tokens("input"),
+            output: tokens("output"),
+            tokens: [
+                total("input"),
+                total("output"),
+                total("cached_input"),
+                total("cache_write"),
+            ],
+        }
+    }
+
+    fn count(&self, usage: Usage) {
+        self.input.observe(usage.input as f64);
+        self.output.observe(usage.output as f64);
+        let counts = [
+            usage.input,
+            usage.output,
+            usage.cached_input,
+            usage.cache_write,
+        ];
+        for (counter, count) in self.tokens.iter().zip(counts) {
+            if count > 0 {
+                counter.inc_by(count);
+            }
+        }
+    }
+}

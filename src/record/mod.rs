@@ -1,0 +1,7 @@
+//! What is left of a request: one [`event::Event`], which becomes a line of the access log, numbers
+//! in the metrics and a mark in the models' status.
+
+pub mod access_log;
+pub mod event;
+pub mod metrics;
+pub mod status;

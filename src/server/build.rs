@@ -1,0 +1,306 @@
+//! Configuration → snapshot: from what the file says to what requests are judged by.
+
+use crate::auth::directory::Directory;
+use crate::auth::secret::KeyHash;
+use crate::auth::{Glob, Key, Plan};
+use crate::catalog::{Catalog, Model, Price, Status, Upstream};
+use crate::config::{
+    Api as ConfigApi, Config, ErrorDialect, Modality, ModelStatus, Provider as ConfigProvider,
+    ProviderApi, Secret,
+};
+use crate::proxy::snapshot::{Snapshot, Surface};
+use crate::record::metrics::{Metrics, Recorder};
+use crate::record::status::Traffic;
+use crate::rejection::CODES;
+use crate::route::{Api, Router};
+use crate::upstream::peer::{Template, read_authorities};
+use crate::upstream::{Paths, Provider, ProviderSettings, Timeouts};
+use crate::wire::error::{Dialect, Style};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Where the built-in provider listens, and what it wants to hear as key.
+#[derive(Clone, Debug)]
+pub struct DemoAccess {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Its key.
+    pub key: String,
+}
+
+/// A key that exists only while this process runs, made when the configuration has none.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionKey {
+    /// Its hash.
+    pub hash: KeyHash,
+}
+
+/// Builds the snapshot.
+///
+/// # Errors
+/// One line for what only now shows: a file of certificates, a key that no header can carry.
+pub fn snapshot(
+    config: &Config,
+    metrics: Arc<Metrics>,
+    demo: Option<&DemoAccess>,
+    session_key: Option<SessionKey>,
+) -> Result<Snapshot, String> {
+    let catalog = Catalog::new(config.models.iter().map(model).collect());
+    let surfaces: Vec<Surface> = config.surfaces.iter().map(surface).collect();
+    let recorder = Recorder::new(
+        metrics,
+        surfaces
+            .iter()
+            .map(|surface| surface.mount.clone())
+            .collect(),
+        catalog
+            .models()
+            .iter()
+            .map(|model| model.id.clone())
+            .collect(),
+    );
+    let providers = config
+        .providers
+        .iter()
+        .enumerate()
+        .map(|(place, settings)| {
+            let provider = provider(settings, demo)?;
+            let authorities = settings.ca.as_deref().map(read_authorities).transpose()?;
+            let template = Template::new(&provider, place, authorities);
+            Ok((Arc::new(provider), template))
+        })
+        .collect::<Result<_, String>>()?;
+    let traffic = catalog
+        .models()
+        .iter()
+        .map(|_| Traffic::default())
+        .collect();
+    Ok(Snapshot {
+        router: Router::new(
+            config
+                .surfaces
+                .iter()
+                .map(|surface| (surface.mount.clone(), api(surface.api))),
+        ),
+        surfaces,
+        directory: directory(config, session_key),
+        catalog,
+        providers,
+        trusted_proxies: config.trusted_proxies.clone(),
+        body_limit: config.limits.body,
+        currency: config.currency.clone(),
+        recorder,
+        traffic,
+    })
+}
+
+const fn api(api: ConfigApi) -> Api {
+    match api {
+        ConfigApi::OpenAi => Api::OpenAi,
+        ConfigApi::Anthropic => Api::Anthropic,
+    }
+}
+
+fn surface(surface: &crate::config::Surface) -> Surface {
+    let style = match surface.errors {
+        ErrorDialect::OpenAi | ErrorDialect::Anthropic => Style::Native,
+        ErrorDialect::Typed => Style::Typed,
+        ErrorDialect::CodeMsg => Style::CodeMsg,
+    };
+    let statuses = CODES
+        .iter()
+        .filter_map(|code| Some((*code, *surface.statuses.get(*code)?)))
+        .collect();
+    let mount = match surface.mount.as_str() {
+        "" => "/",
+        mount => mount,
+    };
+    Surface {
+        mount: mount.into(),
+        dialect: Dialect {
+            style,
+            statuses,
+            retry_after: surface.retry_after,
+        },
+    }
+}
+
+fn model(model: &crate::config::Model) -> Model {
+    let crate::config::Model {
+        id,
+        aliases,
+        label,
+        org,
+        context_length,
+        tags,
+        modality,
+        status,
+        upstreams,
+        price,
+        // Takes effect with billing.
+        on_disconnect: _,
+    } = model;
+    Model {
+        index: 0,
+        id: id.as_str().into(),
+        aliases: aliases.clone(),
+        label: label.clone(),
+        org: org.clone(),
+        context_length: *context_length,
+        tags: tags.clone(),
+        modality: match modality {
+            Modality::Text => "text",
+            Modality::Image => "image",
+            Modality::Audio => "audio",
+            Modality::Video => "video",
+            Modality::Music => "music",
+            Modality::Embedding => "embedding",
+        },
+        status: match status {
+            ModelStatus::Active => Status::Active,
+            ModelStatus::Preview => Status::Preview,
+            ModelStatus::Soon => Status::Soon,
+            ModelStatus::Deprecated => Status::Deprecated,
+            ModelStatus::Hidden => Status::Hidden,
+        },
+        upstreams: upstreams
+            .iter()
+            .map(|upstream| Upstream {
+                provider: upstream.provider,
+                name: upstream.model.as_deref().map(Arc::from),
+                weight: upstream.weight,
+                tier: upstream.tier,
+            })
+            .collect(),
+        price: self::price(price),
+    }
+}
+
+fn price(price: &crate::config::Price) -> Price {
+    let crate::config::Price {
+        input,
+        output,
+        cached_input,
+        cache_write,
+        image,
+        images_by_size,
+        thousand_characters,
+        second,
+    } = price;
+    Price {
+        input: *input,
+        output: *output,
+        cached_input: *cached_input,
+        cache_write: *cache_write,
+        image: *image,
+        images_by_size: images_by_size.clone(),
+        thousand_characters: *thousand_characters,
+        second: *second,
+    }
+}
+
+fn provider(settings: &ConfigProvider, demo: Option<&DemoAccess>) -> Result<Provider, String> {
+    let timeouts = Timeouts {
+        connect: settings.timeouts.connect,
+        first_byte: settings.timeouts.first_byte,
+        idle: settings.timeouts.idle,
+    };
+    let name = settings.name.clone();
+    let settings = match (&settings.base_url, demo) {
+        (Some(base), _) => ProviderSettings {
+            name,
+            host: base.host.clone(),
+            port: base.port,
+            tls: base.tls,
+            paths: match settings.api {
+                ProviderApi::Anthropic => Paths {
+                    openai: None,
+                    anthropic: Some(base.path.clone()),
+                },
+                ProviderApi::OpenAi | ProviderApi::Demo => Paths {
+                    openai: Some(base.path.clone()),
+                    anthropic: None,
+                },
+            },
+            keys: settings
+                .keys
+                .iter()
+                .map(Secret::expose)
+                .map(str::to_owned)
+                .collect(),
+            timeouts,
+        },
+        (None, Some(demo)) => ProviderSettings {
+            name,
+            host: demo.address.ip().to_string(),
+            port: demo.address.port(),
+            tls: false,
+            paths: Paths {
+                openai: Some("/v1".to_owned()),
+                anthropic: Some(String::new()),
+            },
+            keys: vec![demo.key.clone()],
+            timeouts,
+        },
+        (None, None) => return Err(format!("provider {name}: it has no base_url")),
+    };
+    Provider::new(settings)
+}
+
+fn directory(config: &Config, session_key: Option<SessionKey>) -> Directory {
+    let plans: Vec<Arc<Plan>> = config
+        .plans
+        .iter()
+        .map(|plan| {
+            Arc::new(Plan {
+                name: plan.name.as_str().into(),
+                models: globs(&plan.models),
+            })
+        })
+        .collect();
+    let from_file = config.keys.iter().filter_map(|key| {
+        let account = config.accounts.get(key.account)?;
+        let made = Key {
+            name: key.name.as_str().into(),
+            account: account.id.as_str().into(),
+            project: key.project.as_str().into(),
+            plan: plans.get(key.plan)?.clone(),
+            models: key.models.as_deref().map(globs),
+            networks: key.networks.clone(),
+            expires: key.expires,
+            disabled: key.disabled,
+        };
+        Some((KeyHash::from_bytes(key.sha256), made))
+    });
+    let for_session = session_key.and_then(|session| {
+        let account = config.accounts.first()?;
+        let made = Key {
+            name: "session".into(),
+            account: account.id.as_str().into(),
+            project: account.projects.first()?.as_str().into(),
+            plan: plans.get(account.plan)?.clone(),
+            models: None,
+            networks: Vec::new(),
+            expires: None,
+            disabled: false,
+        };
+        Some((session.hash, made))
+    });
+    let anonymous = config.anonymous.as_ref().and_then(|anonymous| {
+        Some(Key {
+            name: "anonymous".into(),
+            account: "anonymous".into(),
+            project: "anonymous".into(),
+            plan: plans.get(anonymous.plan)?.clone(),
+            models: Some(globs(&anonymous.models)),
+            networks: Vec::new(),
+            expires: None,
+            disabled: false,
+        })
+    });
+    Directory::new(from_file.chain(for_session), anonymous)
+}
+
+fn globs(patterns: &[String]) -> Vec<Glob> {
+    patterns.iter().map(|pattern| Glob::new(pattern)).collect()
+}

@@ -1,0 +1,102 @@
+//! Listening sockets: accept, dress with TLS and buffers, serve.
+
+use super::stream::Buffered;
+use pingora::apps::ServerApp;
+use pingora::listeners::tls::Acceptor;
+use pingora::protocols::l4::stream::Stream as L4;
+use pingora::protocols::{GetSocketDigest, SocketDigest};
+use pingora::server::ShutdownWatch;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::{sleep, timeout};
+
+/// A client that has not finished its TLS handshake by then is let go.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Pause after a failed accept: with no descriptors left every try fails at once, and trying again
+/// without a pause would only burn the processor.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Connections that the kernel may hold until they are accepted.
+const BACKLOG: u32 = 4096;
+
+/// Binds an address; port 0 takes a free one.
+///
+/// # Errors
+/// What the system said: in use, not ours, not allowed.
+pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A restarted gateway must not wait for its old connections to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Serves a listener until the shutdown.
+pub async fn serve<A>(
+    listener: TcpListener,
+    tls: Option<Arc<Acceptor>>,
+    app: Arc<A>,
+    mut shutdown: ShutdownWatch,
+) where
+    A: ServerApp + Send + Sync + 'static,
+{
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = shutdown.changed() => return,
+        };
+        match accepted {
+            Ok((socket, peer)) => {
+                tokio::spawn(connection(
+                    socket,
+                    peer,
+                    tls.clone(),
+                    app.clone(),
+                    shutdown.clone(),
+                ));
+            }
+            Err(error) => {
+                log::warn!("cannot accept a connection: {error}");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection<A>(
+    socket: TcpStream,
+    peer: SocketAddr,
+    tls: Option<Arc<Acceptor>>,
+    app: Arc<A>,
+    shutdown: ShutdownWatch,
+) where
+    A: ServerApp + Send + Sync + 'static,
+{
+    // Without it a small write would wait for the acknowledgement of the one before.
+    let _ = socket.set_nodelay(true);
+    let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
+    // Told here, the address costs no system call a request.
+    let _ = digest.peer_addr.set(Some(peer.into()));
+    let mut stream = L4::from(socket);
+    stream.set_socket_digest(digest);
+    match tls {
+        None => {
+            app.process_new(Box::new(Buffered::new(stream)), &shutdown)
+                .await;
+        }
+        Some(acceptor) => match timeout(HANDSHAKE, acceptor.tls_handshake(stream)).await {
+            Ok(Ok(stream)) => {
+                app.process_new(Box::new(Buffered::new(stream)), &shutdown)
+                    .await;
+            }
+            // Scanners do this all day: nothing for a log.
+            Ok(Err(error)) => log::debug!("TLS handshake failed: {}", error.etype().as_str()),
+            Err(_) => log::debug!("TLS handshake timed out"),
+        },
+    }
+}

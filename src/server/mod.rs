@@ -1,0 +1,244 @@
+//! From a configuration to a running gateway, and back to rest.
+
+mod build;
+mod listen;
+mod local;
+mod stream;
+mod tls;
+
+use crate::auth::secret::{KeyHash, generate};
+use crate::config::Config;
+use crate::demo::Demo;
+use crate::downstream::edge::Edge;
+use crate::id::RequestId;
+use crate::proxy::Proxy;
+use crate::proxy::snapshot::{Gateway, Snapshot};
+use crate::record::access_log::AccessLog;
+use crate::record::metrics::Metrics;
+use crate::rejection::{Code, Rejection};
+use crate::route::Api;
+use crate::upstream::addresses::REFRESH;
+use crate::wire::error::Dialect;
+use arc_swap::ArcSwap;
+use build::{DemoAccess, SessionKey};
+use pingora::server::configuration::ServerConf;
+use pingora_proxy::HttpProxy;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{interval, sleep, timeout};
+
+/// Idle connections to providers that are kept, over all of them.
+const POOL: usize = 1024;
+
+/// A gateway that serves.
+pub struct Running {
+    /// Where clients connect, in the configuration's order, with the ports that were taken.
+    pub listeners: Vec<Listening>,
+    /// Where metrics are.
+    pub metrics: Option<SocketAddr>,
+    /// The key that was made because the configuration has none.
+    pub session_key: Option<String>,
+    gateway: Arc<Gateway>,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// One address that is served.
+#[derive(Clone, Copy, Debug)]
+pub struct Listening {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+}
+
+/// Starts everything that the configuration names; must be called inside a tokio runtime.
+/// `log` is where the access log goes.
+///
+/// # Errors
+/// One line: an address that cannot be bound, a file that cannot be used.
+pub async fn start(config: &Config, log: impl Write + Send + 'static) -> Result<Running, String> {
+    let metrics = Metrics::new().map_err(|error| format!("metrics: {error}"))?;
+    let (stop, stopped) = watch::channel(false);
+    let mut tasks = Vec::new();
+
+    let demo = match config
+        .providers
+        .iter()
+        .any(|provider| provider.base_url.is_none())
+    {
+        true => {
+            let key = generate("demo-").map_err(|error| format!("no randomness: {error}"))?;
+            let listener = bound(SocketAddr::from(([127, 0, 0, 1], 0)), "the demo provider")?;
+            let address = local_address(&listener)?;
+            let app = Arc::new(Demo::new(key.clone()));
+            tasks.push(tokio::spawn(listen::serve(
+                listener,
+                None,
+                app,
+                stopped.clone(),
+            )));
+            Some(DemoAccess { address, key })
+        }
+        false => None,
+    };
+    let session_key = match needs_session_key(config) {
+        true => {
+            Some(generate(&config.key_prefix).map_err(|error| format!("no randomness: {error}"))?)
+        }
+        false => None,
+    };
+    let hash = session_key.as_deref().map(|key| SessionKey {
+        hash: KeyHash::of(key),
+    });
+    let snapshot = build::snapshot(config, metrics.clone(), demo.as_ref(), hash)?;
+    let log = AccessLog::start(log, metrics.log_dropped.clone())
+        .map_err(|error| format!("access log: {error}"))?;
+    let gateway = Arc::new(Gateway {
+        snapshot: ArcSwap::from_pointee(snapshot),
+        metrics,
+        log,
+        started: Instant::now(),
+        started_at: SystemTime::now(),
+        ready: AtomicBool::new(false),
+    });
+
+    let edge = Arc::new(edge(config, gateway.clone()));
+    let mut listeners = Vec::new();
+    for listener in &config.listeners {
+        let tls = listener.tls.as_ref().map(tls::acceptor).transpose()?;
+        let socket = bound(listener.bind, "listeners")?;
+        listeners.push(Listening {
+            address: local_address(&socket)?,
+            tls: tls.is_some(),
+        });
+        tasks.push(tokio::spawn(listen::serve(
+            socket,
+            tls,
+            edge.clone(),
+            stopped.clone(),
+        )));
+    }
+    let mut metrics_at = None;
+    if let Some(address) = config.metrics {
+        let socket = bound(address, "metrics")?;
+        metrics_at = Some(local_address(&socket)?);
+        let app = Arc::new(local::MetricsPage::new(gateway.metrics.clone()));
+        tasks.push(tokio::spawn(listen::serve(
+            socket,
+            None,
+            app,
+            stopped.clone(),
+        )));
+    }
+    tasks.push(tokio::spawn(refresh_addresses(gateway.clone(), stopped)));
+    gateway.ready.store(true, Ordering::Release);
+    Ok(Running {
+        listeners,
+        metrics: metrics_at,
+        session_key,
+        gateway,
+        stop,
+        tasks,
+    })
+}
+
+impl Running {
+    /// Stops: readiness fails, nothing new is accepted, requests in flight may end within `grace`.
+    pub async fn shutdown(self, grace: Duration) {
+        self.gateway.ready.store(false, Ordering::Release);
+        // Nobody listens only when everything has stopped already.
+        let _ = self.stop.send(true);
+        let active = &self.gateway.metrics.active_requests;
+        let idle = async {
+            while active.get() > 0 {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if timeout(grace, idle).await.is_err() {
+            log::warn!(
+                "{} requests were still in flight at the end of the grace",
+                active.get()
+            );
+        }
+        for task in self.tasks {
+            task.abort();
+        }
+    }
+
+    /// Requests in flight.
+    pub fn active(&self) -> i64 {
+        self.gateway.metrics.active_requests.get()
+    }
+
+    /// The configuration in force.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.gateway.snapshot.load_full()
+    }
+}
+
+/// A gateway without any key that only this machine reaches is being tried out: it makes one.
+fn needs_session_key(config: &Config) -> bool {
+    config.keys.is_empty()
+        && !config.accounts.is_empty()
+        && config
+            .listeners
+            .iter()
+            .all(|listener| listener.bind.ip().is_loopback())
+}
+
+fn edge(config: &Config, gateway: Arc<Gateway>) -> Edge<HttpProxy<Proxy>> {
+    let conf = ServerConf {
+        upstream_keepalive_pool_size: POOL,
+        ..ServerConf::default()
+    };
+    let malformed = gateway.metrics.malformed.clone();
+    let mut proxy = HttpProxy::new(Proxy { gateway }, Arc::new(conf));
+    proxy.handle_init_modules();
+    let answer = move || {
+        malformed.inc();
+        let rejection = Rejection::new(
+            Code::InvalidRequest,
+            "The request is not well-formed HTTP/1.1.",
+        );
+        let envelope =
+            Dialect::default().envelope(&rejection, Api::OpenAi, RequestId::new().as_str());
+        (envelope.status, envelope.body)
+    };
+    let header_limit = usize::try_from(config.limits.header).unwrap_or(usize::MAX);
+    Edge::new(Arc::new(proxy), header_limit, Box::new(answer))
+}
+
+fn bound(address: SocketAddr, setting: &str) -> Result<tokio::net::TcpListener, String> {
+    listen::bind(address).map_err(|error| {
+        format!("{setting}: cannot listen on {address}: {error}; is another process there?")
+    })
+}
+
+fn local_address(listener: &tokio::net::TcpListener) -> Result<SocketAddr, String> {
+    listener.local_addr().map_err(|error| error.to_string())
+}
+
+/// Keeps the providers' addresses fresh.
+async fn refresh_addresses(gateway: Arc<Gateway>, mut stopped: watch::Receiver<bool>) {
+    let mut ticks = interval(REFRESH);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = stopped.changed() => return,
+        }
+        for (provider, _) in &gateway.snapshot.load_full().providers {
+            if let Err(error) = provider.addresses.refresh().await {
+                log::warn!(
+                    "provider {}: cannot resolve its host: {error}",
+                    provider.name
+                );
+            }
+        }
+    }
+}

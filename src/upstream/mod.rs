@@ -1,0 +1,254 @@
+//! The providers: where they are, what they speak, with which credential, and which of them a
+//! request goes to.
+
+pub mod addresses;
+pub mod peer;
+pub mod select;
+
+use crate::route::{Api, Operation};
+use addresses::Addresses;
+use http::HeaderValue;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// How long a provider may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// To connect, TLS included.
+    pub connect: Duration,
+    /// From the end of the request to the first byte of the answer.
+    pub first_byte: Duration,
+    /// Between two pieces of an answer.
+    pub idle: Duration,
+}
+
+/// A provider's key as the wire wants it.
+#[derive(Clone)]
+pub struct Credential {
+    /// `Authorization: Bearer …`, marked sensitive.
+    pub bearer: HeaderValue,
+    /// `x-api-key`, marked sensitive.
+    pub plain: HeaderValue,
+}
+
+impl Credential {
+    /// A credential from the key's text; `None` if it has characters that no header may carry.
+    pub fn new(key: &str) -> Option<Credential> {
+        let mut bearer = HeaderValue::from_str(&format!("Bearer {key}")).ok()?;
+        let mut plain = HeaderValue::from_str(key).ok()?;
+        bearer.set_sensitive(true);
+        plain.set_sensitive(true);
+        Some(Credential { bearer, plain })
+    }
+}
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credential(…)")
+    }
+}
+
+/// Base paths of the protocols that a provider speaks, without a trailing slash.
+#[derive(Clone, Debug, Default)]
+pub struct Paths {
+    /// Before OpenAI's paths (`/v1`), if it speaks that.
+    pub openai: Option<String>,
+    /// Before Anthropic's paths (empty, or a prefix of `/v1/messages`), if it speaks that.
+    pub anthropic: Option<String>,
+}
+
+/// One provider.
+#[derive(Debug)]
+pub struct Provider {
+    /// The operator's name for it.
+    pub name: Arc<str>,
+    /// `Host` of its requests.
+    pub authority: HeaderValue,
+    /// What its certificate must name.
+    pub host: String,
+    /// HTTPS.
+    pub tls: bool,
+    /// Limits on its slowness.
+    pub timeouts: Timeouts,
+    /// Where it is now.
+    pub addresses: Addresses,
+    /// Its keys' text, to be cut out of its error answers.
+    pub secrets: Vec<String>,
+    credentials: Vec<Credential>,
+    next: AtomicUsize,
+    paths: [Option<String>; Operation::ALL.len()],
+}
+
+/// What a provider is made from.
+#[derive(Debug)]
+pub struct ProviderSettings {
+    /// The operator's name for it.
+    pub name: String,
+    /// Host name or address, without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// HTTPS.
+    pub tls: bool,
+    /// What it speaks.
+    pub paths: Paths,
+    /// Its keys; may be empty.
+    pub keys: Vec<String>,
+    /// Limits on its slowness.
+    pub timeouts: Timeouts,
+}
+
+impl Provider {
+    /// A provider.
+    ///
+    /// # Errors
+    /// A host or key that no header may carry; the text never shows the key.
+    pub fn new(settings: ProviderSettings) -> Result<Provider, String> {
+        let ProviderSettings {
+            name,
+            host,
+            port,
+            tls,
+            paths,
+            keys,
+            timeouts,
+        } = settings;
+        let shown = if host.contains(':') {
+            format!("[{host}]")
+        } else {
+            host.clone()
+        };
+        let standard = if tls { 443 } else { 80 };
+        let authority = if port == standard {
+            shown
+        } else {
+            format!("{shown}:{port}")
+        };
+        let authority = HeaderValue::from_str(&authority)
+            .map_err(|_| format!("provider {name}: the host cannot be sent in a header"))?;
+        let credentials = keys
+            .iter()
+            .map(|key| Credential::new(key))
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| {
+                format!("provider {name}: a key has characters that no header may carry")
+            })?;
+        let paths = Operation::ALL.map(|operation| match operation.api() {
+            Api::OpenAi => paths
+                .openai
+                .as_ref()
+                .map(|base| format!("{base}/{}", operation.path())),
+            Api::Anthropic => paths
+                .anthropic
+                .as_ref()
+                .map(|base| format!("{base}/v1/{}", operation.path())),
+        });
+        Ok(Provider {
+            name: name.into(),
+            authority,
+            addresses: Addresses::new(&host, port),
+            host,
+            tls,
+            timeouts,
+            secrets: keys,
+            credentials,
+            next: AtomicUsize::new(0),
+            paths,
+        })
+    }
+
+    /// The path of an operation, if the provider speaks its protocol.
+    pub fn path(&self, operation: Operation) -> Option<&str> {
+        self.paths.get(operation as usize)?.as_deref()
+    }
+
+    /// The next credential in turn; `None` for a provider without keys.
+    pub fn credential(&self) -> Option<&Credential> {
+        let turn = match self.credentials.len() {
+            0 => return None,
+            1 => 0,
+            // Relaxed: only the rough spread matters.
+            count => self.next.fetch_add(1, Ordering::Relaxed) % count,
+        };
+        self.credentials.get(turn)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(crate) fn settings(keys: &[&str]) -> ProviderSettings {
+        ProviderSettings {
+            name: "p".into(),
+            host: "api.example".into(),
+            port: 443,
+            tls: true,
+            paths: Paths {
+                openai: Some("/v1".into()),
+                anthropic: None,
+            },
+            keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+            timeouts: Timeouts {
+                connect: Duration::from_secs(3),
+                first_byte: Duration::from_secs(60),
+                idle: Duration::from_secs(120),
+            },
+        }
+    }
+
+    #[test]
+    fn paths_follow_the_protocol() {
+        let provider = Provider::new(settings(&["k"])).unwrap();
+        assert_eq!(
+            provider.path(Operation::ChatCompletions),
+            Some("/v1/chat/completions")
+        );
+        assert_eq!(provider.path(Operation::Messages), None);
+        let both = Provider::new(ProviderSettings {
+            paths: Paths {
+                openai: Some("/v1".into()),
+                anthropic: Some(String::new()),
+            },
+            ..settings(&[])
+        })
+        .unwrap();
+        assert_eq!(both.path(Operation::Messages), Some("/v1/messages"));
+        assert!(both.credential().is_none());
+    }
+
+    #[test]
+    fn the_host_header_names_the_port_only_where_it_is_not_the_standard_one() {
+        let host = |host: &str, port, tls| {
+            Provider::new(ProviderSettings {
+                host: host.into(),
+                port,
+                tls,
+                ..settings(&[])
+            })
+            .unwrap()
+            .authority
+        };
+        assert_eq!(host("api.example", 443, true), "api.example");
+        assert_eq!(host("api.example", 443, false), "api.example:443");
+        assert_eq!(host("::1", 8080, false), "[::1]:8080");
+    }
+
+    #[test]
+    fn credentials_take_turns_and_are_never_shown() {
+        let provider = Provider::new(settings(&["one-secret", "two-secret"])).unwrap();
+        let mut seen: Vec<_> = (0..4)
+            .map(|_| provider.credential().unwrap().plain.clone())
+            .collect();
+        seen.sort();
+        assert_eq!(
+            seen,
+            ["one-secret", "one-secret", "two-secret", "two-secret"]
+        );
+        let debug = format!("{:?}", provider.credential().unwrap());
+        assert!(!debug.contains("secret"), "{debug}");
+        let error = Provider::new(settings(&["bad\nsecret"])).unwrap_err();
+        assert!(!error.contains("secret"), "{error}");
+    }
+}

@@ -1,0 +1,88 @@
+//! Provider and address → Pingora's peer.
+
+use super::{Provider, Timeouts};
+use pingora::upstreams::peer::{ALPN, HttpPeer};
+use pingora::utils::tls::{WrappedX509, parse_x509};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Connections to a provider stay pooled this long while idle. Common application servers close
+/// theirs after 5 s (uvicorn's default): below that, a request seldom meets a dying one.
+const POOL_IDLE: Duration = Duration::from_secs(4);
+/// Streams of one HTTP/2 connection to a provider: what most servers allow.
+const H2_STREAMS: usize = 100;
+/// A provider that does not take our bytes is given up.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Certificate authorities that are trusted in place of the system's.
+pub type Authorities = Arc<[WrappedX509]>;
+
+/// Reads a PEM file of certificates.
+///
+/// # Errors
+/// One line that names the file: unreadable, or without a certificate.
+pub fn read_authorities(path: &Path) -> Result<Authorities, String> {
+    use rustls_pki_types::CertificateDer;
+    use rustls_pki_types::pem::PemObject;
+    let shown = path.display();
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| format!("{shown}: {error}"))?;
+    if certificates.is_empty() {
+        return Err(format!("{shown}: no certificate in this file"));
+    }
+    certificates
+        .into_iter()
+        .map(|der| {
+            // Pingora panics on what it cannot parse.
+            x509_parser::parse_x509_certificate(&der)
+                .map_err(|error| format!("{shown}: not an X.509 certificate: {error}"))?;
+            Ok(WrappedX509::new(der.to_vec(), parse_x509))
+        })
+        .collect()
+}
+
+/// The peer of a provider without its address: cloned for each attempt.
+#[derive(Debug)]
+pub struct Template(HttpPeer);
+
+impl Template {
+    /// A template for the provider in this place of the configuration's list.
+    pub fn new(provider: &Provider, place: usize, authorities: Option<Authorities>) -> Template {
+        let unresolved = SocketAddr::from(([0, 0, 0, 0], 0));
+        // The host is never empty: with an empty name the certificate would go unchecked.
+        let mut peer = HttpPeer::new(unresolved, provider.tls, provider.host.clone());
+        // Pingora's pool does not tell apart by authorities or protocol; providers must not share.
+        peer.group_key = place as u64 + 1;
+        let Timeouts {
+            connect,
+            first_byte,
+            idle,
+        } = provider.timeouts;
+        let options = &mut peer.options;
+        options.connection_timeout = Some(connect);
+        options.total_connection_timeout = Some(connect);
+        // The session times the two waits apart; this one is the net below.
+        options.read_timeout = Some(first_byte.max(idle) + Duration::from_secs(5));
+        options.write_timeout = Some(WRITE_TIMEOUT);
+        options.idle_timeout = Some(POOL_IDLE);
+        options.max_h2_streams = H2_STREAMS;
+        options.ca = authorities;
+        options.alpn = if provider.tls { ALPN::H2H1 } else { ALPN::H1 };
+        Template(peer)
+    }
+
+    /// The peer at an address. A request that cannot be repeated gets a connection of its own: a
+    /// pooled one may be closing at this moment.
+    pub fn at(&self, address: SocketAddr, repeatable: bool) -> Box<HttpPeer> {
+        let mut peer = self.0.clone();
+        peer._address = pingora::protocols::l4::socket::SocketAddr::Inet(address);
+        if !repeatable {
+            peer.group_key = crate::id::next_random() | (1 << 63);
+            peer.options.idle_timeout = Some(Duration::from_millis(1));
+        }
+        Box::new(peer)
+    }
+}

@@ -1,0 +1,232 @@
+//! Rejection → envelope: status, headers and JSON body in the dialect of the mount.
+
+use crate::rejection::{Code, Rejection, Retry};
+use crate::route::Api;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// How a mount words its errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// OpenAI's or Anthropic's own envelope, as the endpoint's protocol asks.
+    Native,
+    /// OpenAI's envelope with `type` naming the failure.
+    Typed,
+    /// OpenAI's envelope with top-level `code` and `msg` beside it.
+    CodeMsg,
+}
+
+/// The error settings of one mount.
+#[derive(Clone, Debug)]
+pub struct Dialect {
+    /// Wording.
+    pub style: Style,
+    /// Codes whose status the operator changed.
+    pub statuses: HashMap<&'static str, u16>,
+    /// A literal `Retry-After` for every 429, in seconds.
+    pub retry_after: Option<u32>,
+}
+
+impl Default for Dialect {
+    fn default() -> Self {
+        Dialect {
+            style: Style::Native,
+            statuses: HashMap::new(),
+            retry_after: None,
+        }
+    }
+}
+
+/// An error answer, ready to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// HTTP status.
+    pub status: u16,
+    /// Headers beside content type, length and request id.
+    pub headers: Vec<(&'static str, String)>,
+    /// JSON text.
+    pub body: String,
+}
+
+/// The longest `Retry-After` ever sent, in seconds: one SDK sleeps for any value, another refuses
+/// to retry at all above it.
+pub const RETRY_AFTER_MAX: u64 = 60;
+
+/// 529 is what Anthropic's own API answers when it is overloaded, and what its SDK knows.
+const ANTHROPIC_OVERLOADED: u16 = 529;
+
+impl Dialect {
+    /// The envelope of a rejection on an endpoint of this mount.
+    pub fn envelope(&self, rejection: &Rejection, api: Api, request_id: &str) -> Envelope {
+        Envelope {
+            status: self.status(rejection.code, api),
+            headers: self.headers(rejection),
+            body: self.body(rejection, api, request_id).to_string(),
+        }
+    }
+
+    /// The error object alone, as it appears inside a stream that breaks.
+    pub fn body(&self, rejection: &Rejection, api: Api, request_id: &str) -> Value {
+        let row = rejection.code.row();
+        if api == Api::Anthropic {
+            return json!({
+                "type": "error",
+                "error": {
+                    "type": row.anthropic_type,
+                    "message": rejection.message,
+                    "details": { "error_code": row.code },
+                },
+                "request_id": request_id,
+            });
+        }
+        let (kind, code) = match self.style {
+            Style::Typed => row.typed,
+            Style::Native | Style::CodeMsg => (row.openai_type, row.code),
+        };
+        let error = json!({
+            "message": rejection.message,
+            "type": kind,
+            "param": rejection.param,
+            "code": code,
+        });
+        match self.style {
+            Style::CodeMsg => json!({ "error": error, "code": 7, "msg": rejection.message }),
+            Style::Native | Style::Typed => json!({ "error": error }),
+        }
+    }
+
+    fn status(&self, code: Code, api: Api) -> u16 {
+        let row = code.row();
+        match self.statuses.get(row.code) {
+            Some(status) => *status,
+            None if api == Api::Anthropic && code == Code::ServerIsOverloaded => {
+                ANTHROPIC_OVERLOADED
+            }
+            None => row.status,
+        }
+    }
+
+    fn headers(&self, rejection: &Rejection) -> Vec<(&'static str, String)> {
+        let mut headers = Vec::new();
+        if let Some(allow) = rejection.allow {
+            headers.push(("allow", allow.to_owned()));
+        }
+        match rejection.code.row().retry {
+            Retry::Unsaid => {}
+            Retry::Never => headers.push(("x-should-retry", "false".to_owned())),
+            Retry::After(seconds) => {
+                let wait = rejection
+                    .retry_after
+                    .unwrap_or(Duration::from_secs(u64::from(seconds)));
+                let whole = wait.as_millis().div_ceil(1000);
+                if whole > u128::from(RETRY_AFTER_MAX) {
+                    headers.push(("x-should-retry", "false".to_owned()));
+                } else {
+                    let literal = self
+                        .retry_after
+                        .filter(|_| rejection.code.row().status == 429);
+                    let shown = literal.map_or(whole, u128::from);
+                    headers.push(("retry-after", shown.to_string()));
+                    headers.push(("retry-after-ms", wait.as_millis().to_string()));
+                }
+            }
+        }
+        headers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(envelope: &Envelope) -> Value {
+        serde_json::from_str(&envelope.body).unwrap()
+    }
+
+    #[test]
+    fn openai_envelope_has_its_four_fields() {
+        let rejection = Rejection::new(Code::ModelNotFound, "Unknown model 'x'.").param("model");
+        let envelope = Dialect::default().envelope(&rejection, Api::OpenAi, "req_1");
+        assert_eq!(envelope.status, 404);
+        assert_eq!(
+            parsed(&envelope),
+            json!({"error": {"message": "Unknown model 'x'.", "type": "invalid_request_error",
+                             "param": "model", "code": "model_not_found"}})
+        );
+    }
+
+    #[test]
+    fn anthropic_envelope_names_the_code_and_the_request() {
+        let rejection = Rejection::new(Code::ServerIsOverloaded, "busy");
+        let envelope = Dialect::default().envelope(&rejection, Api::Anthropic, "req_1");
+        assert_eq!(envelope.status, 529);
+        assert_eq!(
+            parsed(&envelope),
+            json!({"type": "error", "request_id": "req_1",
+                   "error": {"type": "overloaded_error", "message": "busy",
+                             "details": {"error_code": "server_is_overloaded"}}})
+        );
+    }
+
+    #[test]
+    fn other_dialects_keep_the_envelope_that_sdks_read() {
+        let rejection = Rejection::new(Code::ModelNotFound, "no").param("model");
+        let typed = Dialect {
+            style: Style::Typed,
+            ..Dialect::default()
+        };
+        let body = typed.body(&rejection, Api::OpenAi, "r");
+        assert_eq!(body["error"]["type"], "model_not_found");
+        assert_eq!(body["error"]["code"], "unknown_model");
+        let code_msg = Dialect {
+            style: Style::CodeMsg,
+            ..Dialect::default()
+        };
+        let body = code_msg.body(&rejection, Api::OpenAi, "r");
+        assert_eq!(body["code"], 7);
+        assert_eq!(body["msg"], "no");
+        assert_eq!(body["error"]["code"], "model_not_found");
+    }
+
+    #[test]
+    fn a_mount_may_change_statuses_and_the_literal_wait() {
+        let dialect = Dialect {
+            statuses: HashMap::from([("spend_cap_reached", 429)]),
+            retry_after: Some(60),
+            ..Dialect::default()
+        };
+        let cap = Rejection::new(Code::SpendCapReached, "cap");
+        assert_eq!(dialect.envelope(&cap, Api::OpenAi, "r").status, 429);
+        let rate = Rejection::new(Code::RateLimitExceeded, "rate")
+            .retry_after(Some(Duration::from_millis(2100)));
+        let headers = dialect.envelope(&rate, Api::OpenAi, "r").headers;
+        assert!(headers.contains(&("retry-after", "60".to_owned())));
+        assert!(headers.contains(&("retry-after-ms", "2100".to_owned())));
+    }
+
+    #[test]
+    fn waits_round_up_and_long_ones_stop_the_retries() {
+        let wait = |ms| {
+            let rejection = Rejection::new(Code::RateLimitExceeded, "rate")
+                .retry_after(Some(Duration::from_millis(ms)));
+            Dialect::default()
+                .envelope(&rejection, Api::OpenAi, "r")
+                .headers
+        };
+        assert!(wait(2001).contains(&("retry-after", "3".to_owned())));
+        assert!(wait(60_000).contains(&("retry-after", "60".to_owned())));
+        assert_eq!(wait(60_001), [("x-should-retry", "false".to_owned())]);
+    }
+
+    #[test]
+    fn every_code_has_an_answer_on_both_apis() {
+        for code in Code::ALL {
+            for api in [Api::OpenAi, Api::Anthropic] {
+                let envelope = Dialect::default().envelope(&Rejection::new(code, "m"), api, "r");
+                assert!((400..600).contains(&envelope.status), "{code:?}");
+                assert!(parsed(&envelope)["error"]["type"].is_string());
+            }
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! What is on the wire: only the fields that the gateway reads or writes; the rest passes through
+//! as it came.
+
+pub mod answer;
+pub mod error;
+pub mod json;
+pub mod multipart;
+pub mod request;

@@ -1,0 +1,9 @@
+//! What the integration tests stand on: a scripted provider behind the gateway
+//! and a raw client before it, both over real sockets on 127.0.0.1.
+//!
+//! Every test binary uses a part of this, hence the allowances; a panic here is a failed test.
+#![allow(dead_code, unused_imports, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod http;
+pub mod provider;
