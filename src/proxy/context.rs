@@ -4,6 +4,7 @@ use super::snapshot::Snapshot;
 use super::upload::Upload;
 use crate::admit::Admission;
 use crate::auth::Caller;
+use crate::auth::secret::KeyHint;
 use crate::catalog::Resolved;
 use crate::downstream::Exchange;
 use crate::id::RequestId;
@@ -40,8 +41,12 @@ pub struct Context {
     pub endpoint: Option<Endpoint>,
     /// The client's address.
     pub client: Option<IpAddr>,
+    /// What logs may show of the key that was sent, known or not.
+    pub hint: KeyHint,
     /// Who calls, once it is known.
     pub caller: Option<Caller>,
+    /// Nobody wants to read of this request: a load balancer asked after our health.
+    pub unrecorded: bool,
     /// What is called, once it is known; also of requests that are then refused.
     pub model: Option<Resolved>,
     /// The request on its way upstream: it exists only after every check.
@@ -124,7 +129,9 @@ impl Context {
             api: Api::OpenAi,
             endpoint: None,
             client: None,
+            hint: KeyHint::NONE,
             caller: None,
+            unrecorded: false,
             model: None,
             forward: None,
             rejection: None,

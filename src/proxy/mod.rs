@@ -369,6 +369,9 @@ impl ProxyHttp for Proxy {
 
 impl Proxy {
     fn record(&self, session: &Session, ctx: &Context, status: u16, outcome: Outcome) {
+        if ctx.unrecorded {
+            return;
+        }
         let now = Instant::now();
         let forward = ctx.forward.as_deref();
         let attempt = ctx.attempt();
@@ -398,10 +401,7 @@ impl Proxy {
             request_id: ctx.request_id,
             surface: surface.map_or_else(Arc::default, |surface| surface.mount.clone()),
             operation: operation.map_or("", Operation::label),
-            key: ctx
-                .caller
-                .as_ref()
-                .map_or(crate::auth::secret::KeyHint::NONE, |caller| caller.hint()),
+            key: ctx.hint,
             account: key.map(|key| key.account.clone()),
             project: key.map(|key| key.project.clone()),
             model: ctx.model.as_ref().map(|model| model.id.clone()),
@@ -418,14 +418,12 @@ impl Proxy {
             bytes_out: session.body_bytes_sent() as u64,
             client: ctx.client,
         };
-        if let (Some(surface), Some(operation)) = (ctx.surface, operation) {
-            let place = Place {
-                surface: surface as u32,
-                operation,
-                model: ctx.model.as_ref().map(|model| model.model.index as u32),
-            };
-            ctx.snapshot.recorder.record(place, &event);
-        }
+        let place = Place {
+            surface: ctx.surface,
+            operation,
+            model: ctx.model.as_ref().map(|model| model.model.index),
+        };
+        ctx.snapshot.recorder.record(place, &event);
         self.gateway.log.push(event);
     }
 }

@@ -4,6 +4,7 @@ use super::context::{Body, Context, Forward};
 use super::{local, upload};
 use crate::admit::{admit, unsupported};
 use crate::auth::network::client_address;
+use crate::auth::secret::KeyHint;
 use crate::auth::{anonymous, authenticate, credential, missing};
 use crate::downstream::Fault;
 use crate::rejection::{Code, Rejection, quoted};
@@ -78,7 +79,10 @@ pub async fn check(
         return Ok(Step::Answered);
     }
     let caller = match credential(&session.req_header().headers)? {
-        Some(key) => authenticate(&snapshot.directory, key, ctx.client, ctx.time)?,
+        Some(key) => {
+            ctx.hint = KeyHint::of(key);
+            authenticate(&snapshot.directory, key, ctx.client, ctx.time)?
+        }
         None => anonymous(&snapshot.directory).ok_or_else(missing)?,
     };
     ctx.caller = Some(caller.clone());

@@ -10,7 +10,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// How an attempt at an upstream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub struct Metrics {
     pub hostile_usage: IntCounter,
     /// Requests that were not HTTP.
     pub malformed: IntCounter,
-    /// Keepalives are not counted: these are streams that the upstream broke off.
+    /// Streams that the upstream broke off.
     pub broken_streams: IntCounter,
 }
 
@@ -211,27 +211,34 @@ impl Metrics {
 }
 
 /// Ready handles of one surface, operation and model: looking labels up costs more than counting.
+/// What only some requests have is made with the first of them, so that no series stays at zero.
 #[derive(Debug)]
 struct Series {
     answered: IntCounter,
     duration: Histogram,
-    first_token: Histogram,
     first_byte: Histogram,
-    overhead: Histogram,
+    first_token: OnceLock<Histogram>,
+    overhead: OnceLock<Histogram>,
+    tokens: OnceLock<Tokens>,
+}
+
+/// The token metrics of one surface, operation and model.
+#[derive(Debug)]
+struct Tokens {
     input: Histogram,
     output: Histogram,
-    tokens: [IntCounter; 4],
+    totals: [IntCounter; 4],
 }
 
 /// Where a request was counted: places in the configuration's lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
-    /// Surface.
-    pub surface: u32,
-    /// Operation.
-    pub operation: Operation,
+    /// Surface; `None` outside of any.
+    pub surface: Option<usize>,
+    /// Operation; `None` where the path or the method is none's.
+    pub operation: Option<Operation>,
     /// Model; `None` where the request named none that is known.
-    pub model: Option<u32>,
+    pub model: Option<usize>,
 }
 
 /// The handles of one configuration, made when first used: their number is bounded by its lists.
@@ -262,58 +269,57 @@ impl Recorder {
     /// Counts a finished request.
     pub fn record(&self, place: Place, event: &Event) {
         let series = self.series(place);
+        let metrics = &self.metrics;
+        let names = self.names(place);
         if event.outcome == Outcome::Answered && event.status / 100 == 2 {
             series.answered.inc();
         } else {
-            let (surface, model) = self.names(place);
             let class = match event.status / 100 {
                 2 => "2xx",
                 4 => "4xx",
                 5 => "5xx",
                 _ => "other",
             };
-            let labels = [
-                surface,
-                place.operation.label(),
-                model,
-                class,
-                event.outcome.code(),
-            ];
-            self.metrics.requests.with_label_values(&labels).inc();
+            let [surface, operation, model] = names;
+            let labels = [surface, operation, model, class, event.outcome.code()];
+            metrics.requests.with_label_values(&labels).inc();
         }
         series.duration.observe(event.total.as_secs_f64());
         if let Some(first_byte) = event.first_byte {
-            series.first_byte.observe(first_byte.as_secs_f64());
+            let first_byte = first_byte.as_secs_f64();
+            series.first_byte.observe(first_byte);
             if event.stream {
-                series.first_token.observe(first_byte.as_secs_f64());
+                let made = || metrics.first_token.with_label_values(&names);
+                series.first_token.get_or_init(made).observe(first_byte);
             }
         }
         if let Some(overhead) = event.overhead {
-            series.overhead.observe(overhead.as_secs_f64());
+            let made = || metrics.overhead.with_label_values(&names);
+            series.overhead.get_or_init(made).observe(overhead.as_secs_f64());
         }
         if let Some((usage, _)) = event.usage {
-            series.count(usage);
+            let made = || Tokens::new(metrics, names);
+            series.tokens.get_or_init(made).count(usage);
         }
     }
 
-    fn names(&self, place: Place) -> (&str, &str) {
-        let surface = self.surfaces.get(place.surface as usize);
-        let model = place
-            .model
-            .and_then(|model| self.models.get(model as usize));
-        (
-            surface.map_or("other", |name| name),
-            model.map_or("other", |name| name),
-        )
+    /// Surface, operation and model as labels.
+    fn names(&self, place: Place) -> [&str; 3] {
+        fn name(names: &[Arc<str>], at: Option<usize>) -> &str {
+            at.and_then(|at| names.get(at)).map_or("other", |name| name)
+        }
+        [
+            name(&self.surfaces, place.surface),
+            place.operation.map_or("other", Operation::label),
+            name(&self.models, place.model),
+        ]
     }
 
     fn series(&self, place: Place) -> Arc<Series> {
         if let Some(series) = self.series.load().get(&place) {
             return series.clone();
         }
-        let (surface, model) = self.names(place);
-        let operation = place.operation.label();
-        let made = Arc::new(Series::new(&self.metrics, surface, operation, model));
+        let made = Arc::new(Series::new(&self.metrics, self.names(place)));
         self.series.rcu(|known| {
             let mut known = HashMap::clone(known);
             known.entry(place).or_insert_with(|| made.clone());
@@ -324,25 +330,33 @@ impl Recorder {
 }
 
 impl Series {
-    fn new(metrics: &Metrics, surface: &str, operation: &str, model: &str) -> Series {
-        let place = [surface, operation, model];
-        let tokens = |kind: &str| {
-            metrics
-                .token_usage
-                .with_label_values(&[surface, operation, model, kind])
-        };
-        let total = |kind: &str| metrics.tokens.with_label_values(&[model, kind]);
+    fn new(metrics: &Metrics, names: [&str; 3]) -> Series {
+        let [surface, operation, model] = names;
         Series {
             answered: metrics
                 .requests
                 .with_label_values(&[surface, operation, model, "2xx", ""]),
-            duration: metrics.duration.with_label_values(&place),
-            first_token: metrics.first_token.with_label_values(&place),
-            first_byte: metrics.first_byte.with_label_values(&place),
-            overhead: metrics.overhead.with_label_values(&place),
-            input: tokens("input"),
-            output: tokens("output"),
-            tokens: [
+            duration: metrics.duration.with_label_values(&names),
+            first_byte: metrics.first_byte.with_label_values(&names),
+            first_token: OnceLock::new(),
+            overhead: OnceLock::new(),
+            tokens: OnceLock::new(),
+        }
+    }
+}
+
+impl Tokens {
+    fn new(metrics: &Metrics, names: [&str; 3]) -> Tokens {
+        let [surface, operation, model] = names;
+        let histogram = |kind: &str| {
+            let labels = [surface, operation, model, kind];
+            metrics.token_usage.with_label_values(&labels)
+        };
+        let total = |kind: &str| metrics.tokens.with_label_values(&[model, kind]);
+        Tokens {
+            input: histogram("input"),
+            output: histogram("output"),
+            totals: [
                 total("input"),
                 total("output"),
                 total("cached_input"),
@@ -360,10 +374,8 @@ impl Series {
             usage.cached_input,
             usage.cache_write,
         ];
-        for (counter, count) in self.tokens.iter().zip(counts) {
-            if count > 0 {
-                counter.inc_by(count);
-            }
+        for (total, count) in self.totals.iter().zip(counts) {
+            total.inc_by(count);
         }
     }
 }
