@@ -2,7 +2,7 @@
 //! answers: an unknown model is unknown to everyone, a closed one only to those who may see it.
 
 use crate::auth::Caller;
-use crate::catalog::{Catalog, Resolved};
+use crate::catalog::Found;
 use crate::rejection::{Code, Rejection};
 use crate::route::{Api, Operation};
 
@@ -10,7 +10,7 @@ use crate::route::{Api, Operation};
 #[derive(Clone, Debug)]
 pub struct Admission {
     caller: Caller,
-    model: Resolved,
+    model: Found,
 }
 
 impl Admission {
@@ -20,21 +20,20 @@ impl Admission {
     }
 
     /// What is called.
-    pub fn model(&self) -> &Resolved {
+    pub fn model(&self) -> &Found {
         &self.model
     }
 }
 
-/// Checks that the model exists, that the key includes it, and that it is open.
+/// Checks that the key includes the model, and that it is open.
 ///
 /// # Errors
-/// `model_not_found`, `model_not_allowed`, `model_preview`.
-pub fn admit(catalog: &Catalog, caller: &Caller, name: &str) -> Result<Admission, Rejection> {
-    let found = catalog.find(name)?;
-    if !caller.key().allows(&found.id) {
-        return Err(not_allowed(caller, &found.id));
+/// `model_not_allowed`, `model_preview`.
+pub fn admit(caller: &Caller, model: Found) -> Result<Admission, Rejection> {
+    if !caller.key().allows(&model.id) {
+        return Err(not_allowed(caller, &model.id));
     }
-    let model = catalog.resolve(name)?;
+    model.open()?;
     Ok(Admission {
         caller: caller.clone(),
         model,
@@ -77,7 +76,7 @@ mod tests {
     use crate::auth::secret::KeyHash;
     use crate::auth::{Glob, Key, Plan, authenticate};
     use crate::catalog::tests::model;
-    use crate::catalog::{Model, Status};
+    use crate::catalog::{Catalog, Model, Status};
     use std::sync::Arc;
     use std::time::SystemTime;
 
@@ -107,7 +106,9 @@ mod tests {
         };
         let directory = Directory::new([(KeyHash::of("k"), key)], None);
         let caller = authenticate(&directory, "k", None, SystemTime::now()).unwrap();
-        admit(&catalog, &caller, name)
+        catalog
+            .find(name)
+            .and_then(|found| admit(&caller, found))
             .map(|admission| admission.model().id.to_string())
             .map_err(|rejection| rejection.code)
     }

@@ -103,13 +103,34 @@ pub struct Model {
 /// Id of the catch-all model: ids that are not listed go to its upstreams as they are.
 pub const CATCH_ALL: &str = "*";
 
-/// A model that a request named and that may be called: only [`Catalog::resolve`] makes one.
+/// A model that a request named: only [`Catalog::find`] makes one.
 #[derive(Clone, Debug)]
-pub struct Resolved {
+pub struct Found {
     /// The model.
     pub model: Arc<Model>,
     /// The id that answers and logs carry: the model's own, or, under the catch-all, the one that was asked for.
     pub id: Arc<str>,
+}
+
+impl Found {
+    /// Whether it may be called.
+    ///
+    /// # Errors
+    /// `model_preview`.
+    pub fn open(&self) -> Result<(), Rejection> {
+        if self.model.status.callable() {
+            return Ok(());
+        }
+        Err(Rejection::new(
+            Code::ModelPreview,
+            format!(
+                "Model '{}' is not open yet (status {}). Ask the operator for access.",
+                self.id,
+                self.model.status.as_str()
+            ),
+        )
+        .param("model"))
+    }
 }
 
 /// All models of one configuration.
@@ -156,16 +177,16 @@ impl Catalog {
     ///
     /// # Errors
     /// `model_not_found`.
-    pub fn find(&self, name: &str) -> Result<Resolved, Rejection> {
+    pub fn find(&self, name: &str) -> Result<Found, Rejection> {
         let found = self.names.get(name).and_then(|at| self.models.get(*at));
         if let Some(model) = found {
-            return Ok(Resolved {
+            return Ok(Found {
                 model: model.clone(),
                 id: model.id.clone(),
             });
         }
         match self.catch_all.and_then(|at| self.models.get(at)) {
-            Some(model) => Ok(Resolved {
+            Some(model) => Ok(Found {
                 model: model.clone(),
                 id: name.into(),
             }),
@@ -178,26 +199,6 @@ impl Catalog {
             )
             .param("model")),
         }
-    }
-
-    /// The model of this id or alias, if it may be called.
-    ///
-    /// # Errors
-    /// `model_not_found`, `model_preview`.
-    pub fn resolve(&self, name: &str) -> Result<Resolved, Rejection> {
-        let found = self.find(name)?;
-        if found.model.status.callable() {
-            return Ok(found);
-        }
-        Err(Rejection::new(
-            Code::ModelPreview,
-            format!(
-                "Model '{}' is not open yet (status {}). Ask the operator for access.",
-                found.id,
-                found.model.status.as_str()
-            ),
-        )
-        .param("model"))
     }
 }
 
@@ -230,10 +231,10 @@ pub(crate) mod tests {
                 ..model("new")
             },
         ]);
-        assert_eq!(&*catalog.resolve("old").unwrap().id, "new");
-        assert_eq!(catalog.resolve("new").unwrap().model.index, 1);
+        assert_eq!(&*catalog.find("old").unwrap().id, "new");
+        assert_eq!(catalog.find("new").unwrap().model.index, 1);
         for name in ["A", "old ", "", "*"] {
-            let rejection = catalog.resolve(name).unwrap_err();
+            let rejection = catalog.find(name).unwrap_err();
             assert_eq!(rejection.code, Code::ModelNotFound, "{name}");
             assert_eq!(rejection.param, Some("model"));
         }
@@ -246,8 +247,9 @@ pub(crate) mod tests {
                 status,
                 ..model("m")
             }])
-            .resolve("m")
-            .map(|_| ())
+            .find("m")
+            .unwrap()
+            .open()
             .map_err(|rejection| rejection.code)
         };
         assert_eq!(with(Status::Preview), Err(Code::ModelPreview));
@@ -259,8 +261,8 @@ pub(crate) mod tests {
     #[test]
     fn the_catch_all_takes_what_no_other_has() {
         let catalog = Catalog::new(vec![model("a"), model(CATCH_ALL)]);
-        assert_eq!(catalog.resolve("a").unwrap().model.index, 0);
-        let other = catalog.resolve("any/thing").unwrap();
+        assert_eq!(catalog.find("a").unwrap().model.index, 0);
+        let other = catalog.find("any/thing").unwrap();
         assert_eq!((other.model.index, &*other.id), (1, "any/thing"));
     }
 }

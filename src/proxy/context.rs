@@ -5,7 +5,7 @@ use super::upload::Upload;
 use crate::admit::Admission;
 use crate::auth::Caller;
 use crate::auth::secret::KeyHint;
-use crate::catalog::Resolved;
+use crate::catalog::Found;
 use crate::downstream::Exchange;
 use crate::id::RequestId;
 use crate::meter::Meter;
@@ -48,7 +48,7 @@ pub struct Context {
     /// Nobody wants to read of this request: a load balancer asked after our health.
     pub unrecorded: bool,
     /// What is called, once it is known; also of requests that are then refused.
-    pub model: Option<Resolved>,
+    pub model: Option<Found>,
     /// The request on its way upstream: it exists only after every check.
     pub forward: Option<Box<Forward>>,
     /// A refusal found in a phase that cannot answer by itself.
@@ -77,6 +77,8 @@ pub struct Forward {
     pub tried: u64,
     /// Attempts so far.
     pub attempts: u32,
+    /// The next attempt takes a new connection: the pooled one was dead, and others may be.
+    pub fresh: bool,
     /// The attempt under way.
     pub attempt: Option<Attempt>,
     /// Reads the answer.

@@ -164,7 +164,7 @@ pub async fn models(
         (Operation::GetModel, Some(id)) => {
             let found = snapshot.catalog.find(id)?;
             // A model that is announced may be looked at; one that is kept from the key may not.
-            match admit(&snapshot.catalog, caller, id) {
+            match admit(caller, found.clone()) {
                 Err(rejection) if rejection.code != Code::ModelPreview => {
                     return Err(rejection.into());
                 }

@@ -106,7 +106,7 @@ impl ProxyHttp for Proxy {
                 return Err(failure);
             }
         };
-        let repeatable = match &mut forward.body {
+        let pooled = match &mut forward.body {
             Body::Json { call, bytes } => {
                 let model = (*call.model != *attempt.model).then_some(&*attempt.model);
                 let changes = Changes {
@@ -118,15 +118,16 @@ impl ProxyHttp for Proxy {
                 if let Some(exchange) = &ctx.exchange {
                     exchange.set_replay(body);
                 }
-                true
+                !forward.fresh
             }
+            // It cannot be sent again, should the pooled connection be closing at this moment.
             Body::Upload(_) => false,
         };
         if let Some(exchange) = &ctx.exchange {
             exchange.set_patience(Patience {
                 first_byte: upstream.timeouts.first_byte,
                 idle: upstream.timeouts.idle,
-                since: Instant::now(),
+                since: tokio::time::Instant::now(),
             });
         }
         forward.tried |= nth;
@@ -134,7 +135,7 @@ impl ProxyHttp for Proxy {
         let peer = snapshot
             .providers
             .get(attempt.place)
-            .map(|(_, template)| template.at(address, repeatable));
+            .map(|(_, template)| template.at(address, pooled));
         forward.attempt = Some(attempt);
         peer.ok_or_else(|| Error::explain(ErrorType::InternalError, "no such provider"))
     }
@@ -323,6 +324,7 @@ impl ProxyHttp for Proxy {
                     repeatable && forward.answered.is_none() && forward.attempts < MAX_ATTEMPTS;
                 if again {
                     forward.tried = 0;
+                    forward.fresh = true;
                 }
                 again
             }

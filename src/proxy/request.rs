@@ -108,9 +108,10 @@ pub async fn check(
         Body::Json { call, .. } => &call.model,
         Body::Upload(upload) => upload.model(),
     };
+    let found = snapshot.catalog.find(name)?;
     // For the log: what was asked for, even if it is refused now.
-    ctx.model = snapshot.catalog.find(name).ok();
-    let admission = admit(&snapshot.catalog, &caller, name)?;
+    ctx.model = Some(found.clone());
+    let admission = admit(&caller, found)?;
     let served = admission.model().model.upstreams.iter().any(|upstream| {
         snapshot
             .providers
@@ -128,6 +129,7 @@ pub async fn check(
         read: Instant::now(),
         tried: 0,
         attempts: 0,
+        fresh: false,
         attempt: None,
         meter: None,
         stream: None,

@@ -74,12 +74,11 @@ impl Template {
         Template(peer)
     }
 
-    /// The peer at an address. A request that cannot be repeated gets a connection of its own: a
-    /// pooled one may be closing at this moment.
-    pub fn at(&self, address: SocketAddr, repeatable: bool) -> Box<HttpPeer> {
+    /// The peer at an address, over a pooled connection or over one of its own.
+    pub fn at(&self, address: SocketAddr, pooled: bool) -> Box<HttpPeer> {
         let mut peer = self.0.clone();
         peer._address = pingora::protocols::l4::socket::SocketAddr::Inet(address);
-        if !repeatable {
+        if !pooled {
             peer.group_key = crate::id::next_random() | (1 << 63);
             peer.options.idle_timeout = Some(Duration::from_millis(1));
         }
