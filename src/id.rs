@@ -1,5 +1,8 @@
 //! Names that travel through a request.
 
+use bytes::Bytes;
+use http::HeaderValue;
+use http::header::InvalidHeaderValue;
 use std::cell::Cell;
 use std::fmt;
 
@@ -23,6 +26,14 @@ impl RequestId {
             *digit = HEX[((bits >> (4 * at)) & 15) as usize];
         }
         RequestId(text)
+    }
+
+    /// The id as a header's value, which costs nothing to clone.
+    ///
+    /// # Errors
+    /// Never in practice: every id is a valid value.
+    pub fn header(&self) -> Result<HeaderValue, InvalidHeaderValue> {
+        HeaderValue::from_maybe_shared(Bytes::copy_from_slice(&self.0))
     }
 
     /// The id as text.

@@ -2,13 +2,13 @@
 
 use super::Key;
 use super::secret::KeyHash;
-use std::collections::HashMap;
+use ahash::AHashMap;
 use std::sync::Arc;
 
 /// The keys of one configuration.
 #[derive(Debug, Default)]
 pub struct Directory {
-    keys: HashMap<KeyHash, Arc<Key>>,
+    keys: AHashMap<KeyHash, Arc<Key>>,
     anonymous: Option<Arc<Key>>,
 }
 

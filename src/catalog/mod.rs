@@ -4,7 +4,7 @@ pub mod listing;
 
 use crate::billing::money::Money;
 use crate::rejection::{Code, Rejection, quoted};
-use std::collections::HashMap;
+use ahash::AHashMap;
 use std::sync::Arc;
 
 /// Whether a model may be called, and whether it is listed.
@@ -137,14 +137,14 @@ impl Found {
 #[derive(Debug, Default)]
 pub struct Catalog {
     models: Vec<Arc<Model>>,
-    names: HashMap<Box<str>, usize>,
+    names: AHashMap<Box<str>, usize>,
     catch_all: Option<usize>,
 }
 
 impl Catalog {
     /// A catalog of these models, in their order. Ids and aliases are unique, as the configuration checks.
     pub fn new(models: Vec<Model>) -> Catalog {
-        let mut names = HashMap::new();
+        let mut names = AHashMap::new();
         let mut catch_all = None;
         let models: Vec<Arc<Model>> = models
             .into_iter()

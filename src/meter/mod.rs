@@ -74,6 +74,17 @@ impl From<sse::TooLong> for MeterError {
     }
 }
 
+/// What an answer's usage says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// The figures; what was not reported is 0.
+    pub usage: Usage,
+    /// How far to trust them.
+    pub source: Source,
+    /// Some reported figure made no sense.
+    pub hostile: bool,
+}
+
 #[derive(Debug)]
 enum Body {
     Json(AnswerScan),
@@ -165,40 +176,31 @@ impl Meter {
     }
 
     /// What the provider has reported so far, and how far to trust it.
-    pub fn usage(&self) -> (Usage, Source) {
-        let fields = self.fields();
-        let Resolved {
-            usage, complete, ..
-        } = fields.resolve(self.shape);
-        let is_final = match &self.body {
-            Body::Sse(stream) => stream.usage_is_final(),
-            Body::Json(_) | Body::Opaque => true,
+    pub fn reading(&self) -> Reading {
+        let (fields, read_hostile, is_final) = match &self.body {
+            Body::Json(scan) => {
+                let parsed = scan.usage().map(|raw| usage::parse(raw, self.shape));
+                let parsed = parsed.unwrap_or_default();
+                (parsed.usage, parsed.hostile, true)
+            }
+            Body::Sse(stream) => (stream.fields(), stream.hostile(), stream.usage_is_final()),
+            Body::Opaque => (PartialUsage::default(), false, true),
         };
+        let Resolved {
+            usage,
+            complete,
+            hostile,
+        } = fields.resolve(self.shape);
         let source = match (fields.is_empty(), complete && is_final) {
             (true, _) => Source::Estimated,
             (false, true) => Source::Reported,
             (false, false) => Source::Partial,
         };
-        (usage, source)
-    }
-
-    /// The figures behind [`Self::usage`], which tell what is missing.
-    pub fn fields(&self) -> PartialUsage {
-        match &self.body {
-            Body::Json(scan) => self.parse(scan).usage,
-            Body::Sse(stream) => stream.fields(),
-            Body::Opaque => PartialUsage::default(),
+        Reading {
+            usage,
+            source,
+            hostile: hostile || read_hostile,
         }
-    }
-
-    /// Whether some reported figure made no sense.
-    pub fn hostile(&self) -> bool {
-        let read = match &self.body {
-            Body::Json(scan) => self.parse(scan).hostile,
-            Body::Sse(stream) => stream.hostile(),
-            Body::Opaque => false,
-        };
-        read || self.fields().resolve(self.shape).hostile
     }
 
     /// Bytes returned for forwarding so far.
@@ -219,12 +221,6 @@ impl Meter {
         if let Body::Sse(stream) = &mut self.body {
             stream.discard_partial();
         }
-    }
-
-    fn parse(&self, scan: &AnswerScan) -> usage::Parsed {
-        scan.usage()
-            .map(|raw| usage::parse(raw, self.shape))
-            .unwrap_or_default()
     }
 }
 

@@ -75,13 +75,13 @@ fn run(stream: &[u8], settings: Settings, cuts: &[usize]) -> Seen {
     out.extend(meter.finish());
     assert_eq!(out.len() as u64, meter.relayed_bytes());
     assert!(meter.at_event_boundary());
-    let (usage, source) = meter.usage();
+    let reading = meter.reading();
     Seen {
         out,
-        usage,
-        source,
+        usage: reading.usage,
+        source: reading.source,
         ended: meter.ended(),
-        hostile: meter.hostile(),
+        hostile: reading.hostile,
         events: meter.events(),
     }
 }

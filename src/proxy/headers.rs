@@ -35,15 +35,18 @@ fn passes_up(name: &str) -> bool {
             | "api-key"
             | "x-goog-api-key"
             | "proxy-authorization"
+            | "proxy-connection"
             | "cookie"
             | "host"
             | "content-length"
             | "transfer-encoding"
             | "expect"
             | "te"
+            | "trailer"
             | "connection"
             | "keep-alive"
             | "upgrade"
+            | "http2-settings"
             | "accept-encoding"
             | "openai-organization"
             | "openai-project"
@@ -95,10 +98,21 @@ pub fn strip_request(header: &mut RequestHeader) {
         .keys()
         .filter(|name| !passes_up(name.as_str()))
         .cloned()
+        .chain(nominated(header))
         .collect();
     for name in &foreign {
         header.remove_header(name);
     }
+}
+
+/// What `Connection` names: meant for this hop alone, whatever it is (RFC 9110, section 7.6.1).
+fn nominated(header: &RequestHeader) -> impl Iterator<Item = HeaderName> {
+    header
+        .headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
 }
 
 /// Takes away what the client must not see.

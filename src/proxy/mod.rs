@@ -1,10 +1,12 @@
 //! The life of a request in Pingora's phases. Each phase is a few lines here; what it does stands
 //! in the module that it calls.
 
+mod choice;
 pub mod context;
 mod failure;
 mod headers;
 mod local;
+mod recording;
 mod request;
 mod respond;
 mod response;
@@ -12,15 +14,14 @@ pub mod snapshot;
 mod upload;
 
 use crate::downstream::Patience;
-use crate::record::event::{Event, Outcome};
-use crate::record::metrics::{Attempt as Tried, Place};
-use crate::rejection::{Code, Rejection};
+use crate::record::event::Outcome;
+use crate::record::metrics::Attempt as Tried;
 use crate::route::Operation;
-use crate::upstream::select::{Candidate, choose};
 use crate::wire::request::{Changes, rewrite};
 use async_trait::async_trait;
 use bytes::Bytes;
-use context::{Attempt, Body, Context, Forward};
+use choice::{candidates, next_attempt, no_upstream};
+use context::{Body, Context, Forward};
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderValue, Uri};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -31,7 +32,8 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use request::{Refusal, Step};
 use snapshot::Gateway;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// A phase that cannot answer by itself leaves its refusal in the context and fails with this.
 const REFUSED: ErrorType = ErrorType::Custom("Refused");
@@ -127,7 +129,7 @@ impl ProxyHttp for Proxy {
             exchange.set_patience(Patience {
                 first_byte: upstream.timeouts.first_byte,
                 idle: upstream.timeouts.idle,
-                since: tokio::time::Instant::now(),
+                since: Instant::now(),
             });
         }
         forward.tried |= nth;
@@ -158,14 +160,15 @@ impl ProxyHttp for Proxy {
         };
         let provider = attempt.provider.clone();
         let model = attempt.model.clone();
-        let path = provider.path(forward.operation).unwrap_or("/");
-        let target = match &forward.query {
-            Some(query) => format!("{path}?{query}"),
-            None => path.to_owned(),
+        let Some(path) = provider.path(forward.operation) else {
+            return Error::e_explain(ErrorType::InternalError, "no path for the operation");
         };
-        let uri = Uri::try_from(target)
-            .map_err(|error| Error::because(ErrorType::InternalError, "upstream target", error))?;
-        header.set_uri(uri);
+        header.set_uri(match &forward.query {
+            None => path.clone(),
+            Some(query) => Uri::try_from(format!("{}?{query}", path.path())).map_err(|error| {
+                Error::because(ErrorType::InternalError, "upstream target", error)
+            })?,
+        });
         headers::strip_request(header);
         header.insert_header(HOST, &provider.authority)?;
         if let Some(credential) = provider.credential() {
@@ -365,152 +368,6 @@ impl ProxyHttp for Proxy {
             Outcome::ClientGone => 499,
             _ => status.unwrap_or(0),
         };
-        self.record(session, ctx, status, outcome);
+        recording::record(&self.gateway, session, ctx, status, outcome);
     }
-}
-
-impl Proxy {
-    fn record(&self, session: &Session, ctx: &Context, status: u16, outcome: Outcome) {
-        if ctx.unrecorded {
-            return;
-        }
-        let now = Instant::now();
-        let forward = ctx.forward.as_deref();
-        let attempt = ctx.attempt();
-        let meter = forward.and_then(|forward| forward.meter.as_ref());
-        if let (Some(forward), Some(model)) = (forward, &ctx.model) {
-            if forward.attempts > 0 && outcome != Outcome::ClientGone {
-                if let Some(traffic) = ctx.snapshot.traffic.get(model.model.index) {
-                    let failed =
-                        matches!(outcome, Outcome::Rejected(code) if is_upstreams_fault(code));
-                    traffic.count(failed, self.gateway.started.elapsed());
-                }
-            }
-        }
-        let usage = meter
-            .map(|meter| meter.usage())
-            .filter(|(_, source)| *source != crate::meter::usage::Source::Estimated);
-        if meter.is_some_and(|meter| meter.hostile()) {
-            self.gateway.metrics.hostile_usage.inc();
-        }
-        let key = ctx.caller.as_ref().map(|caller| caller.key());
-        let surface = ctx
-            .surface
-            .and_then(|surface| ctx.snapshot.surfaces.get(surface));
-        let operation = ctx.endpoint.as_ref().map(|endpoint| endpoint.operation);
-        let event = Event {
-            time: ctx.time,
-            request_id: ctx.request_id,
-            surface: surface.map_or_else(Arc::default, |surface| surface.mount.clone()),
-            operation: operation.map_or("", Operation::label),
-            key: ctx.hint,
-            account: key.map(|key| key.account.clone()),
-            project: key.map(|key| key.project.clone()),
-            model: ctx.model.as_ref().map(|model| model.id.clone()),
-            upstream: attempt.map(|attempt| attempt.provider.name.clone()),
-            attempts: forward.map_or(0, |forward| forward.attempts),
-            status,
-            outcome,
-            stream: forward.is_some_and(|forward| forward.stream.is_some()),
-            usage,
-            total: now - ctx.started,
-            first_byte: ctx.first_byte.map(|first| first - ctx.started),
-            overhead: overhead(ctx),
-            bytes_in: session.body_bytes_read() as u64,
-            bytes_out: session.body_bytes_sent() as u64,
-            client: ctx.client,
-        };
-        let place = Place {
-            surface: ctx.surface,
-            operation,
-            model: ctx.model.as_ref().map(|model| model.model.index),
-        };
-        ctx.snapshot.recorder.record(place, &event);
-        self.gateway.log.push(event);
-    }
-}
-
-/// The gateway's own share of the time to the first byte: from the body to the chosen provider,
-/// and from the provider's header to ours.
-fn overhead(ctx: &Context) -> Option<Duration> {
-    let forward = ctx.forward.as_deref()?;
-    let chosen = forward.attempt.as_ref()?.chosen;
-    let back = ctx.first_byte?.saturating_duration_since(forward.answered?);
-    Some(chosen.saturating_duration_since(forward.read) + back)
-}
-
-const fn is_upstreams_fault(code: Code) -> bool {
-    matches!(
-        code,
-        Code::UpstreamAuth
-            | Code::UpstreamRateLimited
-            | Code::UpstreamError
-            | Code::UpstreamUnreachable
-            | Code::UpstreamTimeout
-            | Code::ServerIsOverloaded
-    )
-}
-
-fn no_upstream() -> Rejection {
-    Rejection::new(
-        Code::ServerIsOverloaded,
-        "No upstream of this model is available right now. Try again shortly.",
-    )
-}
-
-type Providers = [(
-    Arc<crate::upstream::Provider>,
-    crate::upstream::peer::Template,
-)];
-
-fn candidates<'a>(
-    forward: &'a Forward,
-    providers: &'a Providers,
-) -> impl Iterator<Item = Candidate> + 'a {
-    let upstreams = &forward.admission.model().model.upstreams;
-    upstreams
-        .iter()
-        .enumerate()
-        .map(|(nth, upstream)| Candidate {
-            weight: upstream.weight,
-            tier: upstream.tier,
-            usable: forward.tried & bit(nth) == 0
-                && providers
-                    .get(upstream.provider)
-                    .is_some_and(|(provider, _)| provider.path(forward.operation).is_some()),
-        })
-}
-
-fn bit(nth: usize) -> u64 {
-    1 << nth.min(63)
-}
-
-/// Chooses the next upstream, and says which bit marks it as tried.
-fn next_attempt(forward: &Forward, providers: &Providers) -> Option<(u64, Attempt)> {
-    let model = forward.admission.model();
-    let nth = match model.model.upstreams.as_slice() {
-        [_] => candidates(forward, providers).next()?.usable.then_some(0)?,
-        _ => {
-            let candidates: Vec<Candidate> = candidates(forward, providers).collect();
-            choose(&candidates, crate::id::next_random())?
-        }
-    };
-    let upstream = model.model.upstreams.get(nth)?;
-    let (provider, _) = providers.get(upstream.provider)?;
-    let asks = matches!(
-        forward.operation,
-        Operation::ChatCompletions | Operation::Completions
-    );
-    let injected = match &forward.body {
-        Body::Json { call, .. } => asks && call.stream && !call.include_usage,
-        Body::Upload(_) => false,
-    };
-    let attempt = Attempt {
-        provider: provider.clone(),
-        place: upstream.provider,
-        model: upstream.name.clone().unwrap_or_else(|| model.id.clone()),
-        chosen: Instant::now(),
-        injected,
-    };
-    Some((bit(nth), attempt))
 }

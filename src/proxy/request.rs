@@ -144,7 +144,13 @@ fn framed(session: &Session, ctx: &Context) -> Result<String, Rejection> {
         Some(Fault::Framing) => {
             return Err(Rejection::new(
                 Code::InvalidRequest,
-                "The request's framing is ambiguous: send either Content-Length or Transfer-Encoding, and CRLF line ends.",
+                "The request's framing is ambiguous: send either one Content-Length or Transfer-Encoding: chunked, and CRLF line ends.",
+            ));
+        }
+        Some(Fault::Host) => {
+            return Err(Rejection::new(
+                Code::InvalidRequest,
+                "The request needs one Host header, with a host name and nothing else.",
             ));
         }
         Some(Fault::HeaderTooLarge) => {

@@ -12,8 +12,8 @@ use http::header::{
     EXPECT, ORIGIN,
 };
 use http::{HeaderValue, Method};
-use pingora::Result;
 use pingora::http::ResponseHeader;
+use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
@@ -77,8 +77,11 @@ pub async fn answer(
 /// # Errors
 /// Never in practice: an id is a valid header value.
 pub fn identify(header: &mut ResponseHeader, ctx: &Context) -> Result<()> {
-    let id = ctx.request_id.as_str();
-    header.insert_header(X_REQUEST_ID, id)?;
+    let id = ctx
+        .request_id
+        .header()
+        .map_err(|error| Error::because(ErrorType::InternalError, "request id", error))?;
+    header.insert_header(X_REQUEST_ID, id.clone())?;
     header.insert_header(REQUEST_ID, id)?;
     Ok(())
 }

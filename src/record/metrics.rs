@@ -4,12 +4,12 @@
 use super::event::{Event, Outcome};
 use crate::meter::usage::Usage;
 use crate::route::Operation;
+use ahash::AHashMap;
 use arc_swap::ArcSwap;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
 };
-use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 /// How an attempt at an upstream ended.
@@ -247,7 +247,7 @@ pub struct Recorder {
     metrics: Arc<Metrics>,
     surfaces: Vec<Arc<str>>,
     models: Vec<Arc<str>>,
-    series: ArcSwap<HashMap<Place, Arc<Series>>>,
+    series: ArcSwap<AHashMap<Place, Arc<Series>>>,
 }
 
 impl Recorder {
@@ -295,7 +295,10 @@ impl Recorder {
         }
         if let Some(overhead) = event.overhead {
             let made = || metrics.overhead.with_label_values(&names);
-            series.overhead.get_or_init(made).observe(overhead.as_secs_f64());
+            series
+                .overhead
+                .get_or_init(made)
+                .observe(overhead.as_secs_f64());
         }
         if let Some((usage, _)) = event.usage {
             let made = || Tokens::new(metrics, names);
@@ -321,7 +324,7 @@ impl Recorder {
         }
         let made = Arc::new(Series::new(&self.metrics, self.names(place)));
         self.series.rcu(|known| {
-            let mut known = HashMap::clone(known);
+            let mut known = AHashMap::clone(known);
             known.entry(place).or_insert_with(|| made.clone());
             known
         });

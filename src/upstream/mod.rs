@@ -7,7 +7,7 @@ pub mod select;
 
 use crate::route::{Api, Operation};
 use addresses::Addresses;
-use http::HeaderValue;
+use http::{HeaderValue, Uri};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -77,7 +77,8 @@ pub struct Provider {
     pub secrets: Vec<String>,
     credentials: Vec<Credential>,
     next: AtomicUsize,
-    paths: [Option<String>; Operation::ALL.len()],
+    /// Parsed once: a request without a query only clones.
+    paths: [Option<Uri>; Operation::ALL.len()],
 }
 
 /// What a provider is made from.
@@ -134,16 +135,26 @@ impl Provider {
             .ok_or_else(|| {
                 format!("provider {name}: a key has characters that no header may carry")
             })?;
-        let paths = Operation::ALL.map(|operation| match operation.api() {
-            Api::OpenAi => paths
-                .openai
-                .as_ref()
-                .map(|base| format!("{base}/{}", operation.path())),
-            Api::Anthropic => paths
-                .anthropic
-                .as_ref()
-                .map(|base| format!("{base}/v1/{}", operation.path())),
-        });
+        let mut targets = [const { None }; Operation::ALL.len()];
+        for (target, operation) in targets.iter_mut().zip(Operation::ALL) {
+            let path = match operation.api() {
+                Api::OpenAi => paths
+                    .openai
+                    .as_ref()
+                    .map(|base| format!("{base}/{}", operation.path())),
+                Api::Anthropic => paths
+                    .anthropic
+                    .as_ref()
+                    .map(|base| format!("{base}/v1/{}", operation.path())),
+            };
+            // The path of a model is a template that nobody is sent to.
+            if let (Some(path), false) = (path, operation == Operation::GetModel) {
+                let uri = Uri::try_from(path).map_err(|error| {
+                    format!("provider {name}: the path of its base_url cannot be sent: {error}")
+                })?;
+                *target = Some(uri);
+            }
+        }
         Ok(Provider {
             name: name.into(),
             authority,
@@ -154,13 +165,13 @@ impl Provider {
             secrets: keys,
             credentials,
             next: AtomicUsize::new(0),
-            paths,
+            paths: targets,
         })
     }
 
     /// The path of an operation, if the provider speaks its protocol.
-    pub fn path(&self, operation: Operation) -> Option<&str> {
-        self.paths.get(operation as usize)?.as_deref()
+    pub fn path(&self, operation: Operation) -> Option<&Uri> {
+        self.paths.get(operation as usize)?.as_ref()
     }
 
     /// The next credential in turn; `None` for a provider without keys.
@@ -202,7 +213,7 @@ mod tests {
     fn paths_follow_the_protocol() {
         let provider = Provider::new(settings(&["k"])).unwrap();
         assert_eq!(
-            provider.path(Operation::ChatCompletions),
+            provider.path(Operation::ChatCompletions).map(Uri::path),
             Some("/v1/chat/completions")
         );
         assert_eq!(provider.path(Operation::Messages), None);
@@ -214,7 +225,10 @@ mod tests {
             ..settings(&[])
         })
         .unwrap();
-        assert_eq!(both.path(Operation::Messages), Some("/v1/messages"));
+        assert_eq!(
+            both.path(Operation::Messages).map(Uri::path),
+            Some("/v1/messages")
+        );
         assert!(both.credential().is_none());
     }
 

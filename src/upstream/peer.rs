@@ -1,7 +1,7 @@
 //! Provider and address → Pingora's peer.
 
 use super::{Provider, Timeouts};
-use pingora::upstreams::peer::{ALPN, HttpPeer};
+use pingora::upstreams::peer::{ALPN, HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::utils::tls::{WrappedX509, parse_x509};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -70,6 +70,9 @@ impl Template {
         options.idle_timeout = Some(POOL_IDLE);
         options.max_h2_streams = H2_STREAMS;
         options.ca = authorities;
+        // Pingora hangs up on some `Connection` headers without an answer; the proxy's own list
+        // says what passes.
+        options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
         options.alpn = if provider.tls { ALPN::H2H1 } else { ALPN::H1 };
         Template(peer)
     }

@@ -1,0 +1,94 @@
+//! What is told of a finished request.
+
+use super::context::Context;
+use super::snapshot::Gateway;
+use crate::meter::Meter;
+use crate::meter::usage::Source;
+use crate::record::event::{Event, Outcome};
+use crate::record::metrics::Place;
+use crate::rejection::Code;
+use crate::route::Operation;
+use pingora_proxy::Session;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Makes the event of a finished request, and hands it on.
+pub fn record(gateway: &Gateway, session: &Session, ctx: &Context, status: u16, outcome: Outcome) {
+    if ctx.unrecorded {
+        return;
+    }
+    let now = Instant::now();
+    let forward = ctx.forward.as_deref();
+    let attempt = ctx.attempt();
+    let meter = forward.and_then(|forward| forward.meter.as_ref());
+    if let (Some(forward), Some(model)) = (forward, &ctx.model) {
+        if forward.attempts > 0 && outcome != Outcome::ClientGone {
+            if let Some(traffic) = ctx.snapshot.traffic.get(model.model.index) {
+                let failed = matches!(outcome, Outcome::Rejected(code) if is_upstreams_fault(code));
+                traffic.count(failed, gateway.started.elapsed());
+            }
+        }
+    }
+    let reading = meter.map(Meter::reading);
+    if reading.is_some_and(|reading| reading.hostile) {
+        gateway.metrics.hostile_usage.inc();
+    }
+    let usage = reading
+        .filter(|reading| reading.source != Source::Estimated)
+        .map(|reading| (reading.usage, reading.source));
+    let key = ctx.caller.as_ref().map(|caller| caller.key());
+    let surface = ctx
+        .surface
+        .and_then(|surface| ctx.snapshot.surfaces.get(surface));
+    let operation = ctx.endpoint.as_ref().map(|endpoint| endpoint.operation);
+    let event = Event {
+        time: ctx.time,
+        request_id: ctx.request_id,
+        surface: surface.map_or_else(Arc::default, |surface| surface.mount.clone()),
+        operation: operation.map_or("", Operation::label),
+        key: ctx.hint,
+        account: key.map(|key| key.account.clone()),
+        project: key.map(|key| key.project.clone()),
+        model: ctx.model.as_ref().map(|model| model.id.clone()),
+        upstream: attempt.map(|attempt| attempt.provider.name.clone()),
+        attempts: forward.map_or(0, |forward| forward.attempts),
+        status,
+        outcome,
+        stream: forward.is_some_and(|forward| forward.stream.is_some()),
+        usage,
+        total: now - ctx.started,
+        first_byte: ctx.first_byte.map(|first| first - ctx.started),
+        overhead: overhead(ctx),
+        bytes_in: session.body_bytes_read() as u64,
+        bytes_out: session.body_bytes_sent() as u64,
+        client: ctx.client,
+    };
+    let place = Place {
+        surface: ctx.surface,
+        operation,
+        model: ctx.model.as_ref().map(|model| model.model.index),
+    };
+    ctx.snapshot.recorder.record(place, &event);
+    gateway.log.push(event);
+}
+
+/// The gateway's own share of the time to the first byte: from the body to the chosen provider,
+/// and from the provider's header to ours.
+fn overhead(ctx: &Context) -> Option<Duration> {
+    let forward = ctx.forward.as_deref()?;
+    let chosen = forward.attempt.as_ref()?.chosen;
+    let back = ctx.first_byte?.saturating_duration_since(forward.answered?);
+    Some(chosen.saturating_duration_since(forward.read) + back)
+}
+
+const fn is_upstreams_fault(code: Code) -> bool {
+    matches!(
+        code,
+        Code::UpstreamAuth
+            | Code::UpstreamRateLimited
+            | Code::UpstreamError
+            | Code::UpstreamUnreachable
+            | Code::UpstreamTimeout
+            | Code::ServerIsOverloaded
+    )
+}
