@@ -169,6 +169,19 @@ impl Code {
         }
     }
 
+    /// Whether it is the upstream that failed.
+    pub const fn is_upstreams(self) -> bool {
+        matches!(
+            self,
+            Code::UpstreamAuth
+                | Code::UpstreamRateLimited
+                | Code::UpstreamError
+                | Code::UpstreamUnreachable
+                | Code::UpstreamTimeout
+                | Code::ServerIsOverloaded
+        )
+    }
+
     /// The stable name.
     pub const fn as_str(self) -> &'static str {
         self.row().code

@@ -3,7 +3,10 @@
 
 use super::session::{Downstream, Wire};
 use super::{CURRENT, Exchange, Fault};
+use crate::id::RequestId;
 use async_trait::async_trait;
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::{HeaderValue, Version};
 use memchr::{memchr_iter, memmem};
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -33,8 +36,8 @@ const MAX_FIELDS: usize = 100;
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 16 << 20;
 
-/// Answers a request that cannot be parsed: status and JSON body.
-pub type Malformed = Box<dyn Fn() -> (u16, String) + Send + Sync>;
+/// Answers a request that cannot be parsed: from its id to status and JSON body.
+pub type Malformed = Box<dyn Fn(&str) -> (u16, String) + Send + Sync>;
 
 /// The application that Pingora's accept loop serves.
 pub struct Edge<P> {
@@ -97,16 +100,18 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
         wire.set_write_timeout(Some(WRITE_TIMEOUT));
         wire.set_total_drain_timeout(Some(LINGER));
         let fault = self.fault(&wire.get_headers_raw_bytes(), wire.req_header());
-        if fault == Some(Fault::Framing) {
-            // Where the request ends is in doubt, so nothing after it can be believed.
+        if matches!(fault, Some(Fault::Framing | Fault::Host)) {
+            // Where the request ends, or whom it is meant for, is in doubt: nothing after it can
+            // be believed.
             wire.set_server_keepalive(None);
         }
         let exchange = Exchange::new(peer(wire.digest()), false, fault);
-        let Some(Wire::H1(wire)) = self.proxy(Wire::H1(wire), exchange, shutdown).await else {
+        let Some(Wire::H1(mut wire)) = self.proxy(Wire::H1(wire), exchange, shutdown).await else {
             return None;
         };
         if !wire.will_keepalive() {
-            linger(wire).await;
+            let unread = !wire.is_body_done();
+            linger(wire, unread).await;
             return None;
         }
         let reusable = wire.reuse().await.ok()??;
@@ -115,10 +120,13 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
 
     /// Answers what is not HTTP.
     async fn refuse(&self, mut wire: H1) {
-        let (status, body) = (self.malformed)();
+        let id = RequestId::new();
+        let (status, body) = (self.malformed)(id.as_str());
         wire.set_server_keepalive(None);
         let answer = async {
-            let mut header = ResponseHeader::build(status, Some(3))?;
+            let mut header = ResponseHeader::build(status, Some(6))?;
+            header.insert_header("x-request-id", id.as_str())?;
+            header.insert_header("request-id", id.as_str())?;
             header.insert_header("content-type", "application/json")?;
             header.insert_header("content-length", body.len().to_string())?;
             wire.write_response_header(Box::new(header)).await?;
@@ -127,7 +135,8 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
         };
         let written: Result<_> = answer.await;
         if written.is_ok() {
-            linger(wire).await;
+            // Without a header nobody knows where the request ends: there may be more of it.
+            linger(wire, true).await;
         }
     }
 
@@ -137,8 +146,11 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
         let both = header.headers.contains_key("transfer-encoding")
             && (memmem::find(&raw.to_ascii_lowercase(), b"\ncontent-length").is_some());
         let bare = memchr_iter(b'\n', raw).any(|at| at == 0 || raw.get(at - 1) != Some(&b'\r'));
-        if both || bare {
+        if both || bare || !plainly_framed(header) {
             return Some(Fault::Framing);
+        }
+        if !plainly_addressed(header) {
+            return Some(Fault::Host);
         }
         self.too_large(raw.len(), header)
     }
@@ -149,6 +161,30 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
     }
 }
 
+/// Whether the body's framing is told in the one way that all parsers read alike. Pingora looks at
+/// the last coding alone: `gzip, chunked` would go on as if it were plain.
+fn plainly_framed(header: &RequestHeader) -> bool {
+    let mut codings = header.headers.get_all(TRANSFER_ENCODING).iter();
+    let chunked = codings.next().is_none_or(|coding| {
+        coding
+            .as_bytes()
+            .trim_ascii()
+            .eq_ignore_ascii_case(b"chunked")
+    });
+    let digits = |value: &HeaderValue| value.as_bytes().trim_ascii().iter().all(u8::is_ascii_digit);
+    chunked && codings.next().is_none() && header.headers.get_all(CONTENT_LENGTH).iter().all(digits)
+}
+
+/// Whether there is a `Host`, as HTTP/1.1 demands, and nothing but a host and a port in it.
+fn plainly_addressed(header: &RequestHeader) -> bool {
+    let mut hosts = header.headers.get_all(HOST).iter();
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b".-_~%:[]".contains(byte);
+    match hosts.next() {
+        Some(host) => hosts.next().is_none() && host.as_bytes().iter().all(plain),
+        None => header.version != Version::HTTP_11,
+    }
+}
+
 fn peer(digest: &Digest) -> Option<SocketAddr> {
     let address = digest.socket_digest.as_ref()?.peer_addr()?;
     address.as_inet().copied()
@@ -156,8 +192,7 @@ fn peer(digest: &Digest) -> Option<SocketAddr> {
 
 /// Says that nothing more comes, then listens a little while longer: closing with unread bytes
 /// would reset the connection and take the answer with it.
-async fn linger(mut wire: H1) {
-    let unread = !wire.is_body_done();
+async fn linger(mut wire: H1, unread: bool) {
     wire.shutdown().await;
     if !unread {
         return;

@@ -21,7 +21,8 @@ use bytes::Bytes;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use unread::{Piece, Unread};
 
 tokio::task_local! {
@@ -44,8 +45,11 @@ pub struct Exchange {
 /// What was wrong with a request before anyone looked at what it asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// `Content-Length` together with `Transfer-Encoding`, or bare line feeds in the header.
+    /// `Content-Length` together with `Transfer-Encoding`, either of them in a form that parsers
+    /// disagree on, or bare line feeds in the header.
     Framing,
+    /// No `Host`, or one that is no host.
+    Host,
     /// The header is above the limit.
     HeaderTooLarge,
 }

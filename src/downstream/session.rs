@@ -17,8 +17,9 @@ use pingora::{Error, ErrorType, Result};
 use std::future::pending;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
-use tokio::time::Sleep;
+use std::time::Duration;
+// The timer's own clock, which tests can move.
+use tokio::time::{Instant, Sleep};
 
 /// The first byte of the answer did not come in time.
 pub const FIRST_BYTE_OVERDUE: ErrorType = ErrorType::Custom("FirstByteOverdue");
@@ -64,6 +65,8 @@ pub struct Downstream {
     timer: Option<Pin<Box<Sleep>>>,
     /// The exchange's settings as the timer knows them.
     changes: u32,
+    /// The answer is whole. An answer of ours to a failed attempt ends here and not in `finish`:
+    /// Pingora gives such sessions up, but nothing is wrong with the client's connection.
     finished: bool,
     /// A keepalive was being written when the answer went on: its end may be missing.
     interrupted: bool,
@@ -134,7 +137,6 @@ impl Downstream {
     /// Lets the timer ring at `until` or earlier. Data moves `until` on without touching the timer:
     /// it rings once in a while, finds that it is early, and is set anew.
     fn set_timer(&mut self, until: Instant) {
-        let until = tokio::time::Instant::from_std(until);
         match &mut self.timer {
             Some(timer) if timer.is_elapsed() || timer.deadline() > until => {
                 timer.as_mut().reset(until);
@@ -221,9 +223,13 @@ impl Session for Downstream {
             self.exchange.state().unread.advance(len);
             return Ok(Some(bytes));
         }
-        let chunk = on_wire!(self, wire => wire.read_body_bytes().await)?;
+        let chunk = on_wire!(self, wire => wire.read_body_bytes().await);
+        if let (Err(_), Some(Wire::H1(wire))) = (&chunk, &mut self.wire) {
+            // Where the next request begins is not known any more.
+            wire.set_server_keepalive(None);
+        }
         self.heard();
-        Ok(chunk)
+        chunk
     }
 
     async fn drain_request_body(&mut self) -> Result<()> {
@@ -246,11 +252,12 @@ impl Session for Downstream {
                 if end {
                     wire.finish_body().await?;
                 }
-                Ok(())
             }
-            Some(Wire::H2(wire)) => wire.write_response_header(header, end),
-            None => gone(),
+            Some(Wire::H2(wire)) => wire.write_response_header(header, end)?,
+            None => return gone(),
         }
+        self.finished |= end;
+        Ok(())
     }
 
     async fn write_response_header_ref(
@@ -273,11 +280,12 @@ impl Session for Downstream {
                 if end {
                     wire.finish_body().await?;
                 }
-                Ok(())
             }
-            Some(Wire::H2(wire)) => wire.write_body(data, end).await,
-            None => gone(),
+            Some(Wire::H2(wire)) => wire.write_body(data, end).await?,
+            None => return gone(),
         }
+        self.finished |= end;
+        Ok(())
     }
 
     async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
@@ -292,6 +300,10 @@ impl Session for Downstream {
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
         self.mend().await?;
         self.spoke();
+        if self.response_written().is_none() {
+            // With the header another limit begins to hold, which may end before the timer rings.
+            self.changes = 0;
+        }
         if let Some(Wire::H1(wire)) = &mut self.wire {
             wire.set_close_on_response_before_downstream_finish(true);
         }

@@ -1,7 +1,8 @@
 //! The clock of a silent upstream: when the client hears a keepalive and when the wait is over.
 
 use super::Patience;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// After so much silence the client hears a keepalive: below the 20 s after which one editor, and
 /// the 30 s after which common load balancers, give up on a quiet stream.

@@ -43,8 +43,8 @@ fn bit(nth: usize) -> u64 {
     1 << nth.min(63)
 }
 
-/// Chooses the next upstream, and says which bit marks it as tried.
-pub fn next_attempt(forward: &Forward, providers: &Providers) -> Option<(u64, Attempt)> {
+/// Chooses the next upstream.
+pub fn next_attempt(forward: &Forward, providers: &Providers) -> Option<Attempt> {
     let model = forward.admission.model();
     let nth = match model.model.upstreams.as_slice() {
         [_] => candidates(forward, providers).next()?.usable.then_some(0)?,
@@ -63,12 +63,12 @@ pub fn next_attempt(forward: &Forward, providers: &Providers) -> Option<(u64, At
         Body::Json { call, .. } => asks && call.stream && !call.include_usage,
         Body::Upload(_) => false,
     };
-    let attempt = Attempt {
+    Some(Attempt {
         provider: provider.clone(),
         place: upstream.provider,
         model: upstream.name.clone().unwrap_or_else(|| model.id.clone()),
+        bit: bit(nth),
         chosen: Instant::now(),
         injected,
-    };
-    Some((bit(nth), attempt))
+    })
 }

@@ -49,6 +49,8 @@ pub struct Context {
     pub unrecorded: bool,
     /// What is called, once it is known; also of requests that are then refused.
     pub model: Option<Found>,
+    /// A client that waited for `100 Continue` was told to go on.
+    pub welcomed: bool,
     /// The request on its way upstream: it exists only after every check.
     pub forward: Option<Box<Forward>>,
     /// A refusal found in a phase that cannot answer by itself.
@@ -112,6 +114,8 @@ pub struct Attempt {
     pub place: usize,
     /// The model's name there.
     pub model: Arc<str>,
+    /// Which bit of [`Forward::tried`] is its.
+    pub bit: u64,
     /// When the provider was chosen.
     pub chosen: Instant,
     /// The usage chunk was asked for by us, not by the client.
@@ -135,6 +139,7 @@ impl Context {
             caller: None,
             unrecorded: false,
             model: None,
+            welcomed: false,
             forward: None,
             rejection: None,
             outcome: None,

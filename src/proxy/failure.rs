@@ -5,6 +5,7 @@ use super::respond::{reject, terminal_event};
 use super::response::cut_short;
 use super::snapshot::Gateway;
 use crate::downstream::session::{FIRST_BYTE_OVERDUE, STALLED};
+use crate::meter::Meter;
 use crate::record::event::Outcome;
 use crate::record::metrics::Attempt;
 use crate::rejection::{Code, Rejection};
@@ -18,6 +19,17 @@ pub async fn answer(
     ctx: &mut Context,
     gateway: &Gateway,
 ) -> FailToProxy {
+    if finished(ctx) {
+        // The provider said all it had to say, and only then broke off or lingered: the client has
+        // a whole answer.
+        ctx.outcome = Some(Outcome::Answered);
+        // If this fails the client is gone, with its answer.
+        let _ = session.write_response_body(None, true).await;
+        return FailToProxy {
+            error_code: 200,
+            can_reuse_downstream: false,
+        };
+    }
     let prepared = ctx.rejection.take();
     let judged = prepared.is_none();
     let Some(rejection) = prepared.or_else(|| rejection(error)) else {
@@ -46,6 +58,14 @@ pub async fn answer(
     }
 }
 
+/// Whether the client has the whole of a stream, though its connection did not end as it should.
+fn finished(ctx: &Context) -> bool {
+    ctx.forward.as_ref().is_some_and(|forward| {
+        let ended = forward.meter.as_ref().is_some_and(Meter::ended);
+        forward.stream.is_some() && ended
+    })
+}
+
 /// What a failure of Pingora's is to the client; `None` if it is the client that failed.
 fn rejection(error: &Error) -> Option<Rejection> {
     let etype = error.etype();
@@ -61,6 +81,12 @@ fn rejection(error: &Error) -> Option<Rejection> {
         return Some(Rejection::new(
             Code::UpstreamTimeout,
             "The provider stopped sending in the middle of its answer. Try again.",
+        ));
+    }
+    if *etype == ErrorType::FileReadError {
+        return Some(Rejection::new(
+            Code::TemporarilyUnavailable,
+            "The upload could not be read back. Try again.",
         ));
     }
     if *error.esource() == ErrorSource::Downstream {
@@ -89,7 +115,7 @@ fn rejection(error: &Error) -> Option<Rejection> {
 
 /// Says it to the operator: once, with the cause, without anything that a client or provider wrote.
 fn tell(error: &Error, ctx: &Context, gateway: &Gateway, rejection: &Rejection, judged: bool) {
-    let Some(attempt) = ctx.attempt() else {
+    let Some(attempt) = ctx.attempt().filter(|_| rejection.code.is_upstreams()) else {
         return;
     };
     let provider = &attempt.provider.name;

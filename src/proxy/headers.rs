@@ -25,7 +25,7 @@ anthropic-ratelimit-tokens-limit, anthropic-ratelimit-tokens-remaining, anthropi
 ///
 /// What stays behind: credentials of any kind and everything that could pick another account of
 /// the operator's (`openai-organization`, `openai-project`), who the client is and what lies
-/// between, and what we set ourselves. The rest is passed on as it came: SDKs put versions and
+/// between, what would turn the request into another one, and what we set ourselves. The rest is passed on as it came: SDKs put versions and
 /// betas there.
 fn passes_up(name: &str) -> bool {
     let ours = matches!(
@@ -60,10 +60,22 @@ fn passes_up(name: &str) -> bool {
             | "x-request-id"
             | "request-id"
             | "range"
-            | "if-none-match"
-            | "if-modified-since"
+            | "content-encoding"
+            | "content-type"
+            | "x-client-ip"
+            | "cdn-loop"
+            | "x-method-override"
+            | "x-rewrite-url"
     );
-    !(ours || name.starts_with("x-forwarded-") || name.starts_with("sec-"))
+    const FAMILIES: [&str; 6] = [
+        "x-forwarded-",
+        "sec-",
+        "x-http-method",
+        "x-original-",
+        "cf-",
+        "if-",
+    ];
+    !(ours || FAMILIES.iter().any(|family| name.starts_with(family)))
 }
 
 /// Whether a provider's header goes to the client: what describes the body and what SDKs read.
@@ -170,7 +182,6 @@ mod tests {
             [
                 "anthropic-beta",
                 "anthropic-version",
-                "content-type",
                 "session_id",
                 "x-stainless-retry-count"
             ]

@@ -10,6 +10,7 @@ mod recording;
 mod request;
 mod respond;
 mod response;
+mod retry;
 pub mod snapshot;
 mod upload;
 
@@ -22,13 +23,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use choice::{candidates, next_attempt, no_upstream};
 use context::{Body, Context, Forward};
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::{HeaderValue, Uri};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Uri};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
-use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use request::{Refusal, Step};
 use snapshot::Gateway;
 use std::sync::Arc;
@@ -37,9 +38,6 @@ use tokio::time::Instant;
 
 /// A phase that cannot answer by itself leaves its refusal in the context and fails with this.
 const REFUSED: ErrorType = ErrorType::Custom("Refused");
-
-/// Attempts at most: the first, one more upstream, and one stale connection.
-const MAX_ATTEMPTS: u32 = 3;
 
 /// The proxy.
 pub struct Proxy {
@@ -69,10 +67,12 @@ impl ProxyHttp for Proxy {
             }
             Ok(Step::Answered) => Ok(true),
             Err(Refusal::Rejected(rejection)) => {
-                respond::reject(session, ctx, rejection).await?;
+                let told = respond::reject(session, ctx, rejection).await;
+                told.map_err(|error| error.into_down())?;
                 Ok(true)
             }
-            Err(Refusal::Gone(error)) => Err(error),
+            // Whatever Pingora calls it: there is nobody to talk to.
+            Err(Refusal::Gone(error)) => Err(error.into_down()),
         }
     }
 
@@ -85,7 +85,7 @@ impl ProxyHttp for Proxy {
         let Some(forward) = &mut ctx.forward else {
             return Error::e_explain(ErrorType::InternalError, "not admitted");
         };
-        let Some((nth, attempt)) = next_attempt(forward, &snapshot.providers) else {
+        let Some(attempt) = next_attempt(forward, &snapshot.providers) else {
             ctx.rejection.get_or_insert_with(no_upstream);
             return Error::e_explain(REFUSED, "no upstream left");
         };
@@ -100,11 +100,12 @@ impl ProxyHttp for Proxy {
                 self.gateway
                     .metrics
                     .attempt(&upstream.name, Tried::Unreachable);
+                forward.tried |= attempt.bit;
                 forward.attempt = Some(attempt);
                 let mut failure = Error::explain(ErrorType::ConnectError, "name resolution");
                 failure.as_up();
-                failure.set_retry(true);
-                forward.tried |= nth;
+                let more = candidates(forward, &snapshot.providers).any(|c| c.usable);
+                failure.set_retry(more);
                 return Err(failure);
             }
         };
@@ -132,7 +133,7 @@ impl ProxyHttp for Proxy {
                 since: Instant::now(),
             });
         }
-        forward.tried |= nth;
+        forward.tried |= attempt.bit;
         forward.attempts += 1;
         let peer = snapshot
             .providers
@@ -182,8 +183,13 @@ impl ProxyHttp for Proxy {
             }
         }
         let length = match &mut forward.body {
-            Body::Json { .. } => ctx.exchange.as_ref().map(|exchange| exchange.replay_len()),
+            Body::Json { .. } => {
+                // It was read as JSON: nobody behind may read it as anything else.
+                header.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
+                ctx.exchange.as_ref().map(|exchange| exchange.replay_len())
+            }
             Body::Upload(upload) => {
+                header.insert_header(CONTENT_TYPE, upload.content_type())?;
                 let (pieces, length) = upload.begin(&model);
                 if let Some(exchange) = &ctx.exchange {
                     exchange.unread(pieces);
@@ -211,7 +217,7 @@ impl ProxyHttp for Proxy {
         if let (Body::Upload(upload), Some(chunk)) = (&mut forward.body, body) {
             if let Err(rejection) = upload.pass(chunk) {
                 ctx.rejection = Some(rejection);
-                return Error::e_explain(REFUSED, "upload");
+                return Err(Error::explain(REFUSED, "upload").into_down());
             }
         }
         Ok(())
@@ -269,35 +275,28 @@ impl ProxyHttp for Proxy {
         }
     }
 
+    /// With trailers the body's end is never said; none of them goes to a client.
+    async fn response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        trailers: &mut HeaderMap,
+        ctx: &mut Context,
+    ) -> Result<Option<Bytes>> {
+        trailers.clear();
+        let rest = response::end(ctx, &self.gateway);
+        Ok(Some(rest).filter(|rest| !rest.is_empty()))
+    }
+
     fn fail_to_connect(
         &self,
         _session: &mut Session,
-        _peer: &HttpPeer,
+        peer: &HttpPeer,
         ctx: &mut Context,
-        mut error: Box<Error>,
+        error: Box<Error>,
     ) -> Box<Error> {
-        if let Some(forward) = &ctx.forward {
-            let providers = &ctx.snapshot.providers;
-            let more =
-                forward.attempts < MAX_ATTEMPTS && candidates(forward, providers).any(|c| c.usable);
-            error.set_retry(more);
-            if let Some(attempt) = &forward.attempt {
-                self.gateway
-                    .metrics
-                    .attempt(&attempt.provider.name, Tried::Unreachable);
-                log::warn!(
-                    "{} provider {}: cannot connect: {}",
-                    ctx.request_id,
-                    attempt.provider.name,
-                    error.etype().as_str()
-                );
-            }
-        }
-        error
+        retry::unreachable(&self.gateway, ctx, peer, error)
     }
 
-    /// A pooled connection may have been closed by the provider at the very moment of its use: the
-    /// request never reached it, and goes out again on another. Nothing else is sent twice.
     fn error_while_proxy(
         &self,
         _peer: &HttpPeer,
@@ -306,35 +305,8 @@ impl ProxyHttp for Proxy {
         ctx: &mut Context,
         client_reused: bool,
     ) -> Box<Error> {
-        let mut error = error;
-        let stale = client_reused
-            && matches!(
-                error.etype(),
-                ErrorType::ConnectionClosed
-                    | ErrorType::ReadError
-                    | ErrorType::WriteError
-                    | ErrorType::H2Error
-            )
-            && *error.esource() == pingora::ErrorSource::Upstream;
-        let retry = match &mut ctx.forward {
-            Some(forward) if stale && session.response_written().is_none() => {
-                let repeatable = match &forward.body {
-                    Body::Json { .. } => true,
-                    Body::Upload(upload) => upload.repeatable(),
-                };
-                // The upstream itself is not at fault: it may be chosen again.
-                let again =
-                    repeatable && forward.answered.is_none() && forward.attempts < MAX_ATTEMPTS;
-                if again {
-                    forward.tried = 0;
-                    forward.fresh = true;
-                }
-                again
-            }
-            _ => false,
-        };
-        error.set_retry(retry);
-        error
+        let answering = session.response_written().is_some();
+        retry::broken(ctx, error, client_reused, answering)
     }
 
     async fn fail_to_proxy(
@@ -346,8 +318,18 @@ impl ProxyHttp for Proxy {
         failure::answer(session, error, ctx, &self.gateway).await
     }
 
-    /// Failures are told once, by [`failure`], in our own words.
+    /// Failures are told once, by [`failure`] and [`retry`], in our own words.
     fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _ctx: &Context,
+        _error: &Error,
+        _context: ProxyWarnLogContext,
+    ) -> bool {
         true
     }
 

@@ -6,7 +6,6 @@ use crate::meter::Meter;
 use crate::meter::usage::Source;
 use crate::record::event::{Event, Outcome};
 use crate::record::metrics::Place;
-use crate::rejection::Code;
 use crate::route::Operation;
 use pingora_proxy::Session;
 use std::sync::Arc;
@@ -24,7 +23,7 @@ pub fn record(gateway: &Gateway, session: &Session, ctx: &Context, status: u16, 
     if let (Some(forward), Some(model)) = (forward, &ctx.model) {
         if forward.attempts > 0 && outcome != Outcome::ClientGone {
             if let Some(traffic) = ctx.snapshot.traffic.get(model.model.index) {
-                let failed = matches!(outcome, Outcome::Rejected(code) if is_upstreams_fault(code));
+                let failed = matches!(outcome, Outcome::Rejected(code) if code.is_upstreams());
                 traffic.count(failed, gateway.started.elapsed());
             }
         }
@@ -79,16 +78,4 @@ fn overhead(ctx: &Context) -> Option<Duration> {
     let chosen = forward.attempt.as_ref()?.chosen;
     let back = ctx.first_byte?.saturating_duration_since(forward.answered?);
     Some(chosen.saturating_duration_since(forward.read) + back)
-}
-
-const fn is_upstreams_fault(code: Code) -> bool {
-    matches!(
-        code,
-        Code::UpstreamAuth
-            | Code::UpstreamRateLimited
-            | Code::UpstreamError
-            | Code::UpstreamUnreachable
-            | Code::UpstreamTimeout
-            | Code::ServerIsOverloaded
-    )
 }

@@ -58,11 +58,6 @@ pub async fn check(
     gateway: &super::snapshot::Gateway,
 ) -> Result<Step, Refusal> {
     let snapshot = ctx.snapshot.clone();
-    let path = framed(session, ctx)?;
-    if local::public(session, ctx, gateway, &path).await? {
-        return Ok(Step::Answered);
-    }
-    let endpoint = routed(session, ctx, &path)?;
     ctx.client = ctx
         .exchange
         .as_ref()
@@ -74,6 +69,11 @@ pub async fn check(
                 &snapshot.trusted_proxies,
             )
         });
+    let path = framed(session, ctx)?;
+    if local::public(session, ctx, gateway, &path).await? {
+        return Ok(Step::Answered);
+    }
+    let endpoint = routed(session, ctx, &path)?;
     if endpoint.operation == Operation::Catalog {
         local::catalog(session, ctx).await?;
         return Ok(Step::Answered);
@@ -91,7 +91,7 @@ pub async fn check(
         return Ok(Step::Answered);
     }
     let length = announced_length(session, snapshot.body_limit)?;
-    welcome(session).await?;
+    ctx.welcomed = welcome(session).await?;
     let body = match endpoint.operation.body() {
         route::Body::Multipart => {
             let upload = upload::open(session, ctx, length).await?;
@@ -236,8 +236,8 @@ fn announced_length(session: &Session, limit: u64) -> Result<Option<u64>, Reject
     }
 }
 
-/// Says `100 Continue` to a client that waits for it: Pingora never does.
-async fn welcome(session: &mut Session) -> Result<(), BError> {
+/// Says `100 Continue` to a client that waits for it, which Pingora never does; true if it did.
+async fn welcome(session: &mut Session) -> Result<bool, BError> {
     let waits = session
         .req_header()
         .headers
@@ -249,7 +249,7 @@ async fn welcome(session: &mut Session) -> Result<(), BError> {
             .write_continue_response()
             .await?;
     }
-    Ok(())
+    Ok(waits)
 }
 
 /// The next chunk of the body; `None` at its end.

@@ -50,7 +50,7 @@ pub async fn answer(
     headers: &[(&'static str, String)],
     body: Bytes,
 ) -> Result<()> {
-    drain(session).await;
+    drain(session, ctx).await;
     let mut header = ResponseHeader::build(status, Some(headers.len() + 6))?;
     if !body.is_empty() {
         header.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
@@ -101,11 +101,13 @@ pub fn allow_browsers(session: &Session, header: &mut ResponseHeader) -> Result<
     Ok(())
 }
 
-async fn drain(session: &mut Session) {
+async fn drain(session: &mut Session, ctx: &Context) {
     // A client that waits for `100 Continue` has sent nothing and will not, once it is refused.
-    let waits = session.req_header().headers.contains_key(EXPECT) && session.body_bytes_read() == 0;
-    if waits {
+    if session.req_header().headers.contains_key(EXPECT) && !ctx.welcomed {
         return;
+    }
+    if let Some(exchange) = &ctx.exchange {
+        exchange.unread(Vec::new());
     }
     let read = async {
         let mut total = 0;

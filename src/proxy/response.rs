@@ -12,11 +12,13 @@ use crate::rejection::{Code, Rejection};
 use crate::route::Operation;
 use crate::wire::answer::Rename;
 use bytes::{Bytes, BytesMut};
-use http::HeaderValue;
-use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TRANSFER_ENCODING,
+};
+use http::{HeaderValue, Version};
 use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// An error answer of a provider that is larger than this is not one that a client should read.
 const ERROR_BODY: usize = 256 << 10;
@@ -78,10 +80,16 @@ pub fn judge(
     }
 }
 
-/// The provider's `Retry-After`, where it is a number of seconds.
+/// The provider's `Retry-After`: a number of seconds, or a time.
 fn wait(header: &ResponseHeader) -> Option<Duration> {
-    let text = header.headers.get(RETRY_AFTER)?.to_str().ok()?;
-    text.trim().parse().ok().map(Duration::from_secs)
+    let text = header.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+    let left = SystemTime::from(until).duration_since(SystemTime::now());
+    // A time that has passed says nothing of how long to wait.
+    left.ok()
 }
 
 fn metered(forward: &Forward, header: &mut ResponseHeader, public: &std::sync::Arc<str>) -> Meter {
@@ -170,6 +178,10 @@ pub fn dress(
             exchange.set_keepalive(Some(Bytes::from_static(words)));
         }
     }
+    if session.req_header().version == Version::HTTP_10 {
+        // It knows no chunks: the body then ends with the connection.
+        header.remove_header(&TRANSFER_ENCODING);
+    }
     ctx.first_byte = Some(Instant::now());
     Ok(())
 }
@@ -182,36 +194,60 @@ pub fn pass(
     ctx: &mut Context,
     gateway: &Gateway,
     body: &mut Option<Bytes>,
-    end: bool,
+    last: bool,
 ) -> Result<(), Rejection> {
     let Some(forward) = &mut ctx.forward else {
         return Ok(());
     };
-    if forward.held.is_some() {
-        return hold(forward, body, end);
+    if let Some(chunk) = body.take() {
+        *body = Some(match (&mut forward.held, &mut forward.meter) {
+            (Some(held), _) => {
+                if held.len() + chunk.len() > ERROR_BODY {
+                    return Err(oversized());
+                }
+                held.extend_from_slice(&chunk);
+                Bytes::new()
+            }
+            (None, Some(meter)) => meter.push(chunk).map_err(|_| oversized())?,
+            (None, None) => chunk,
+        });
+    }
+    if last {
+        append(body, end(ctx, gateway));
+    }
+    Ok(())
+}
+
+/// What is still to be said when the provider's body has ended; once.
+pub fn end(ctx: &mut Context, gateway: &Gateway) -> Bytes {
+    let Some(forward) = &mut ctx.forward else {
+        return Bytes::new();
+    };
+    if let Some(mut held) = forward.held.take() {
+        // Some providers quote the key that they refuse. The length stays, since the header may
+        // have told it.
+        if let Some(attempt) = &forward.attempt {
+            for secret in &attempt.provider.secrets {
+                blot(&mut held, secret.as_bytes());
+            }
+        }
+        return held.freeze();
     }
     let Some(meter) = &mut forward.meter else {
-        return Ok(());
+        return Bytes::new();
     };
-    if let Some(chunk) = body.take() {
-        *body = Some(meter.push(chunk).map_err(|_| oversized())?);
-    }
-    if !end {
-        return Ok(());
-    }
     let form = meter.form();
-    let rest = meter.finish();
-    let broken = (is_stream(form) && !meter.ended()).then(|| meter.events());
-    append(body, rest);
-    if let Some(events) = broken {
+    let mut rest = Some(meter.finish());
+    if is_stream(form) && !meter.ended() {
         // The connection ended in good order, but the stream did not: to an SDK this would look
         // like success.
+        let events = meter.events();
         let rejection = cut_short();
-        append(body, terminal_event(ctx, form, &rejection, events));
+        append(&mut rest, terminal_event(ctx, form, &rejection, events));
         ctx.outcome = Some(Outcome::Rejected(rejection.code));
         gateway.metrics.broken_streams.inc();
     }
-    Ok(())
+    rest.unwrap_or_default()
 }
 
 fn append(body: &mut Option<Bytes>, more: Bytes) {
@@ -227,30 +263,6 @@ fn append(body: &mut Option<Bytes>, more: Bytes) {
         }
         _ => Some(more),
     };
-}
-
-/// Holds an error answer until its end, and blots the provider's keys out of it: some providers
-/// quote the key that they refuse. The length stays, since the header may have told it.
-fn hold(forward: &mut Forward, body: &mut Option<Bytes>, end: bool) -> Result<(), Rejection> {
-    let Some(held) = &mut forward.held else {
-        return Ok(());
-    };
-    if let Some(chunk) = body.replace(Bytes::new()) {
-        if held.len() + chunk.len() > ERROR_BODY {
-            return Err(oversized());
-        }
-        held.extend_from_slice(&chunk);
-    }
-    if end {
-        let mut text = std::mem::take(held);
-        if let Some(attempt) = &forward.attempt {
-            for secret in &attempt.provider.secrets {
-                blot(&mut text, secret.as_bytes());
-            }
-        }
-        *body = Some(text.freeze());
-    }
-    Ok(())
 }
 
 fn blot(text: &mut [u8], secret: &[u8]) {

@@ -6,6 +6,7 @@ use crate::downstream::unread::{Collected, Piece, splice};
 use crate::rejection::{Code, Rejection};
 use crate::wire::multipart::{Fault, ModelField, MultipartScan};
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use pingora_proxy::Session;
 
 /// A multipart body on its way.
@@ -26,6 +27,11 @@ impl Upload {
     /// The model that the form names.
     pub fn model(&self) -> &str {
         &self.model.value
+    }
+
+    /// What the form is called upstream.
+    pub fn content_type(&self) -> &str {
+        self.scan.content_type()
     }
 
     /// Whether the body may still be sent from its beginning.
@@ -76,16 +82,15 @@ pub async fn open(
     length: Option<u64>,
 ) -> Result<Upload, Refusal> {
     let limit = ctx.snapshot.body_limit;
-    let content_type = session
-        .req_header()
-        .headers
-        .get(http::header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
+    let mut types = session.req_header().headers.get_all(CONTENT_TYPE).iter();
+    let content_type = match (types.next(), types.next()) {
+        (Some(only), None) => only.to_str().unwrap_or_default(),
+        _ => "",
+    };
     let Some(mut scan) = MultipartScan::new(content_type) else {
         return Err(Rejection::new(
             Code::InvalidRequest,
-            "This endpoint takes multipart/form-data with a boundary; the Content-Type says otherwise.",
+            "This endpoint takes multipart/form-data with one plain boundary; the Content-Type says otherwise.",
         )
         .into());
     };

@@ -10,7 +10,6 @@ use crate::auth::secret::{KeyHash, generate};
 use crate::config::Config;
 use crate::demo::Demo;
 use crate::downstream::edge::Edge;
-use crate::id::RequestId;
 use crate::proxy::Proxy;
 use crate::proxy::snapshot::{Gateway, Snapshot};
 use crate::record::access_log::AccessLog;
@@ -21,6 +20,7 @@ use crate::upstream::addresses::REFRESH;
 use crate::wire::error::Dialect;
 use arc_swap::ArcSwap;
 use build::{DemoAccess, SessionKey};
+use pingora::apps::HttpServerOptions;
 use pingora::server::configuration::ServerConf;
 use pingora_proxy::HttpProxy;
 use std::io::Write;
@@ -199,15 +199,18 @@ fn edge(config: &Config, gateway: Arc<Gateway>) -> Edge<HttpProxy<Proxy>> {
     };
     let malformed = gateway.metrics.malformed.clone();
     let mut proxy = HttpProxy::new(Proxy { gateway }, Arc::new(conf));
+    // Pingora would refuse CONNECT in its own words; ours are in `proxy::request`.
+    let mut options = HttpServerOptions::default();
+    options.allow_connect_method_proxying = true;
+    proxy.server_options = Some(options);
     proxy.handle_init_modules();
-    let answer = move || {
+    let answer = move |id: &str| {
         malformed.inc();
         let rejection = Rejection::new(
             Code::InvalidRequest,
             "The request is not well-formed HTTP/1.1.",
         );
-        let envelope =
-            Dialect::default().envelope(&rejection, Api::OpenAi, RequestId::new().as_str());
+        let envelope = Dialect::default().envelope(&rejection, Api::OpenAi, id);
         (envelope.status, envelope.body)
     };
     let header_limit = usize::try_from(config.limits.header).unwrap_or(usize::MAX);

@@ -6,14 +6,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::net::lookup_host;
-use tokio::time::timeout;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
 
 /// How often names are looked up again. The system's resolver tells no TTL; providers behind
 /// load balancers publish 30 to 60 s.
 pub const REFRESH: Duration = Duration::from_secs(30);
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The addresses of one host.
+/// A name that could not be resolved is not asked for again before this time: a burst of requests
+/// must not become a burst of look-ups.
+const FAILURE_HOLDS: Duration = Duration::from_secs(1);
+
+/// The addresses of one host, in the order in which they are tried.
 #[derive(Debug)]
 pub struct Addresses {
     host: String,
@@ -22,6 +27,8 @@ pub struct Addresses {
     fixed: bool,
     current: ArcSwap<Vec<SocketAddr>>,
     next: AtomicUsize,
+    /// Held during a look-up; the moment of the last failure.
+    looking_up: Mutex<Option<Instant>>,
 }
 
 impl Addresses {
@@ -39,10 +46,11 @@ impl Addresses {
                     .collect(),
             ),
             next: AtomicUsize::new(0),
+            looking_up: Mutex::new(None),
         }
     }
 
-    /// The next address in turn, looked up now if it never was.
+    /// The next address in turn, looked up now if none is known.
     ///
     /// # Errors
     /// What the resolver said.
@@ -50,20 +58,59 @@ impl Addresses {
         if let Some(address) = self.pick() {
             return Ok(address);
         }
-        self.refresh().await?;
+        self.look_up_once().await?;
         self.pick()
             .ok_or_else(|| std::io::Error::other(format!("{} has no address", self.host)))
     }
 
+    /// Puts an address that could not be reached behind the others.
+    pub fn failed(&self, address: SocketAddr) {
+        self.current.rcu(|current| {
+            let mut order = Vec::clone(current);
+            if let Some(at) = order.iter().position(|known| *known == address) {
+                order.remove(at);
+                order.push(address);
+            }
+            order
+        });
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.current.load().len()
+    }
+
+    /// Takes turns among the first addresses of one family: the resolver put the family first that
+    /// this host reaches (RFC 6724), and the other may not be reachable at all.
     fn pick(&self) -> Option<SocketAddr> {
         let current = self.current.load();
-        match current.len() {
-            0 => None,
-            1 => current.first().copied(),
-            count => current
+        let first = current.first()?;
+        let count = current
+            .iter()
+            .take_while(|address| address.is_ipv4() == first.is_ipv4())
+            .count();
+        match count {
+            1 => Some(*first),
+            _ => current
                 .get(self.next.fetch_add(1, Ordering::Relaxed) % count)
                 .copied(),
         }
+    }
+
+    async fn look_up_once(&self) -> std::io::Result<()> {
+        let mut failed = self.looking_up.lock().await;
+        if self.count() > 0 {
+            return Ok(());
+        }
+        if failed.is_some_and(|at| at.elapsed() < FAILURE_HOLDS) {
+            return Err(std::io::Error::other(format!(
+                "{} could not be resolved a moment ago",
+                self.host
+            )));
+        }
+        let result = self.refresh().await;
+        *failed = result.is_err().then(Instant::now);
+        result
     }
 
     /// Looks the name up. After a failure the last known addresses stay in use.
@@ -77,13 +124,23 @@ impl Addresses {
         let found = timeout(LOOKUP_TIMEOUT, lookup_host((self.host.as_str(), self.port)))
             .await
             .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
-        let mut found: Vec<SocketAddr> = found.collect();
-        found.sort();
-        found.dedup();
-        if !found.is_empty() && **self.current.load() != found {
-            self.current.store(Arc::new(found));
-        }
+        self.learn(found.collect());
         Ok(())
+    }
+
+    /// Takes a resolver's answer; while it names the same addresses, those that failed stay behind.
+    fn learn(&self, found: Vec<SocketAddr>) {
+        let mut unique: Vec<SocketAddr> = Vec::with_capacity(found.len());
+        for address in found {
+            if !unique.contains(&address) {
+                unique.push(address);
+            }
+        }
+        let current = self.current.load();
+        let same = unique.len() == current.len() && unique.iter().all(|a| current.contains(a));
+        if !unique.is_empty() && !same {
+            self.current.store(Arc::new(unique));
+        }
     }
 }
 
@@ -106,5 +163,27 @@ mod tests {
         // RFC 6761 reserves `.invalid`: it never resolves.
         let missing = Addresses::new("tollgate.invalid", 80);
         assert!(missing.next().await.is_err());
+    }
+
+    #[test]
+    fn turns_are_taken_in_the_first_family_and_the_failed_goes_last() {
+        let parse = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let addresses = Addresses::new("two.example", 80);
+        let (a, b, six) = (
+            parse("10.0.0.1:80"),
+            parse("10.0.0.2:80"),
+            parse("[::1]:80"),
+        );
+        addresses.learn(vec![a, b, a, six]);
+        let seen: Vec<_> = (0..4).filter_map(|_| addresses.pick()).collect();
+        assert_eq!(seen, [a, b, a, b]);
+        addresses.failed(a);
+        assert_eq!(addresses.pick(), Some(b));
+        addresses.learn(vec![a, b, six]);
+        assert_eq!(addresses.pick(), Some(b), "the same answer keeps the order");
+        addresses.failed(b);
+        assert_eq!(addresses.pick(), Some(six));
+        addresses.learn(vec![a]);
+        assert_eq!(addresses.pick(), Some(a));
     }
 }

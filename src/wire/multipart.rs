@@ -1,6 +1,9 @@
 //! Finds the `model` field of a `multipart/form-data` body while the body streams by.
 //!
-//! RFC 7578 and RFC 2046 §5.1. Only part headers and the one field's value are ever held.
+//! RFC 7578 and RFC 2046 §5.1. Only part headers and the one field's value are ever held. Strict on
+//! purpose: where parsers are known to differ (folded headers, bare line feeds, a preamble or an
+//! epilogue, transfer encodings, two boundaries), the model that we authorise and the one that the
+//! provider runs could differ too, and no SDK sends any of that.
 
 use memchr::memmem::Finder;
 use std::ops::Range;
@@ -36,6 +39,7 @@ pub enum Fault {
 
 /// Reads the body piece by piece.
 pub struct MultipartScan {
+    content_type: String,
     /// `\r\n--boundary`.
     delimiter: Finder<'static>,
     place: Place,
@@ -47,7 +51,9 @@ pub struct MultipartScan {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// Before the first delimiter or inside a part that is not the model's.
+    /// Before the first delimiter, which must come at once.
+    Start,
+    /// Inside a part that is not the model's.
     Skipping,
     /// Right behind a delimiter.
     BehindDelimiter,
@@ -60,19 +66,25 @@ enum Place {
 }
 
 impl MultipartScan {
-    /// A scan of a body with this content type; `None` if it is no form with a valid boundary.
+    /// A scan of a body with this content type; `None` if it is no form with a plain boundary.
     pub fn new(content_type: &str) -> Option<MultipartScan> {
         let boundary = boundary(content_type)?;
         let delimiter = [b"\r\n--", boundary.as_bytes()].concat();
         Some(MultipartScan {
+            content_type: format!("multipart/form-data; boundary={boundary}"),
             delimiter: Finder::new(&delimiter).into_owned(),
-            place: Place::Skipping,
-            // The first delimiter may stand at the very start, without its line break: this
-            // stands in for it.
+            place: Place::Start,
+            // The first delimiter stands at the very start, without its line break: this stands in
+            // for it.
             pending: b"\r\n".to_vec(),
             offset: 0u64.wrapping_sub(2),
             model: None,
         })
+    }
+
+    /// The content type in the one form that every parser reads alike.
+    pub fn content_type(&self) -> &str {
+        &self.content_type
     }
 
     /// The model's field, once it has been read whole.
@@ -90,9 +102,6 @@ impl MultipartScan {
     /// # Errors
     /// [`Fault`]; the body must not go further.
     pub fn push(&mut self, piece: &[u8]) -> Result<(), Fault> {
-        if self.place == Place::End {
-            return Ok(());
-        }
         self.pending.extend_from_slice(piece);
         while self.step()? {}
         Ok(())
@@ -102,9 +111,25 @@ impl MultipartScan {
     fn step(&mut self) -> Result<bool, Fault> {
         let delimiter = self.delimiter.needle().len();
         match self.place {
-            Place::End => {
-                self.pending.clear();
-                Ok(false)
+            Place::End => match self.pending.iter().all(|byte| b"\r\n".contains(byte)) {
+                true => {
+                    self.consume(self.pending.len());
+                    Ok(false)
+                }
+                false => Err(Fault::Malformed),
+            },
+            Place::Start => {
+                let (have, want) = (self.pending.as_slice(), self.delimiter.needle());
+                let common = have.len().min(want.len());
+                if have.get(..common) != want.get(..common) {
+                    return Err(Fault::Malformed);
+                }
+                if have.len() < want.len() {
+                    return Ok(false);
+                }
+                self.consume(delimiter);
+                self.place = Place::BehindDelimiter;
+                Ok(true)
             }
             Place::Skipping => match self.delimiter.find(&self.pending) {
                 Some(at) => {
@@ -121,6 +146,7 @@ impl MultipartScan {
             Place::BehindDelimiter => match self.pending.get(..2) {
                 None => Ok(false),
                 Some(b"--") => {
+                    self.consume(2);
                     self.place = Place::End;
                     Ok(true)
                 }
@@ -176,53 +202,120 @@ impl MultipartScan {
     }
 }
 
-/// The boundary of a content type (RFC 2046: 1 to 70 characters).
+/// The boundary of a content type. RFC 2046 allows more characters than these, but quoted only.
 fn boundary(content_type: &str) -> Option<String> {
-    let (kind, parameters) = content_type.split_once(';')?;
+    let (kind, rest) = content_type.split_once(';')?;
     if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
         return None;
     }
-    let boundary = parameters.split(';').find_map(|parameter| {
-        let (name, value) = parameter.split_once('=')?;
-        name.trim()
-            .eq_ignore_ascii_case("boundary")
-            .then(|| value.trim().trim_matches('"').to_owned())
-    })?;
-    ((1..=70).contains(&boundary.len()) && boundary.is_ascii()).then_some(boundary)
+    let mut boundaries = parameters(rest)?
+        .into_iter()
+        .filter(|(name, _)| name.starts_with("boundary"));
+    let (name, boundary) = boundaries.next()?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"'+_-.".contains(&byte);
+    let sound = name == "boundary"
+        && boundaries.next().is_none()
+        && (1..=70).contains(&boundary.len())
+        && boundary.bytes().all(plain);
+    sound.then_some(boundary)
 }
 
-/// Whether a part's header names it `model`.
-fn is_model(header: &[u8]) -> Result<bool, Fault> {
-    let header = String::from_utf8_lossy(header);
-    let mut named = None;
-    for line in header.split("\r\n") {
-        let Some((field, value)) = line.split_once(':') else {
-            continue;
+/// The parameters of a header value, names in lower case: `a=b; c="d;e"`. `None` if it is none.
+fn parameters(text: &str) -> Option<Vec<(String, String)>> {
+    let mut found = Vec::new();
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let (name, value) = rest.split_once('=')?;
+        let name = name.trim().to_ascii_lowercase();
+        let value = value.trim_start();
+        let (value, behind) = match value.strip_prefix('"') {
+            Some(quoted) => unquote(quoted)?,
+            None => {
+                let end = value.find(';').unwrap_or(value.len());
+                let (value, behind) = value.split_at(end);
+                (value.trim().to_owned(), behind)
+            }
         };
-        if !field.trim().eq_ignore_ascii_case("content-disposition") {
-            continue;
+        if name.is_empty() || name.contains(|c: char| c == ';' || c == '"') {
+            return None;
         }
-        for parameter in value.split(';').skip(1) {
-            let Some((key, name)) = parameter.split_once('=') else {
-                continue;
-            };
-            // `name*` is another spelling of `name` (RFC 5987), which RFC 7578 forbids here.
-            let key = key.trim();
-            if key.eq_ignore_ascii_case("name*") {
-                return Err(Fault::Variant);
+        found.push((name, value));
+        rest = match behind.trim_start() {
+            "" => "",
+            behind => behind.strip_prefix(';')?.trim_start(),
+        };
+    }
+    Some(found)
+}
+
+/// Reads up to the closing quote, and gives what stands behind it. Only `\"` is an escape: file
+/// names of one system are full of other backslashes.
+fn unquote(quoted: &str) -> Option<(String, &str)> {
+    let mut value = String::new();
+    let mut rest = quoted;
+    loop {
+        let at = rest.find('"')?;
+        let (part, behind) = (rest.get(..at)?, rest.get(at + 1..)?);
+        match part.strip_suffix('\\') {
+            Some(part) => {
+                value.push_str(part);
+                value.push('"');
             }
-            if key.eq_ignore_ascii_case("name") {
-                if named.is_some() {
-                    return Err(Fault::Repeated);
+            None => {
+                value.push_str(part);
+                return Some((value, behind));
+            }
+        }
+        rest = behind;
+    }
+}
+
+/// Whether a part's header names it `model`. It begins with a line break and ends without.
+fn is_model(header: &[u8]) -> Result<bool, Fault> {
+    let header = std::str::from_utf8(header).map_err(|_| Fault::Malformed)?;
+    let mut name = None;
+    for line in header.split("\r\n").skip(1) {
+        if line.contains(['\r', '\n']) || line.starts_with([' ', '\t']) {
+            return Err(Fault::Malformed);
+        }
+        let Some((field, value)) = line.split_once(':') else {
+            return Err(Fault::Malformed);
+        };
+        match field.to_ascii_lowercase().as_str() {
+            "content-disposition" if name.is_none() => name = Some(part_name(value)?),
+            "content-disposition" => return Err(Fault::Repeated),
+            "content-transfer-encoding" => {
+                let value = value.trim().to_ascii_lowercase();
+                if !["binary", "8bit", "7bit"].contains(&value.as_str()) {
+                    return Err(Fault::Malformed);
                 }
-                named = Some(name.trim().trim_matches('"').to_owned());
             }
+            // Some parser may trim what we would not.
+            field if field.trim() != field => return Err(Fault::Malformed),
+            _ => {}
         }
     }
-    match named {
+    match name {
         Some(name) if name == "model" => Ok(true),
         Some(name) if name.trim().eq_ignore_ascii_case("model") => Err(Fault::Variant),
         _ => Ok(false),
+    }
+}
+
+fn part_name(disposition: &str) -> Result<String, Fault> {
+    let parameters = match disposition.split_once(';') {
+        Some((_, rest)) => parameters(rest).ok_or(Fault::Malformed)?,
+        None => Vec::new(),
+    };
+    let mut names = parameters
+        .into_iter()
+        .filter(|(key, _)| key == "name" || key == "name*");
+    match (names.next(), names.next()) {
+        (None, _) => Ok(String::new()),
+        // `name*` is another spelling of `name` (RFC 5987), which RFC 7578 forbids here.
+        (Some((key, _)), _) if key == "name*" => Err(Fault::Variant),
+        (Some(_), Some(_)) => Err(Fault::Repeated),
+        (Some((_, name)), None) => Ok(name),
     }
 }
 
@@ -257,7 +350,7 @@ mod tests {
             format!("{}{}--XX--\r\n", part("model", "whisper-1"), file(&data)),
             format!("{}{}--XX--\r\n", file(&data), part("model", "whisper-1")),
             format!(
-                "preamble\r\n{}{}{}--XX--",
+                "{}{}{}--XX--",
                 part("prompt", ""),
                 part("model", "whisper-1"),
                 file("")
@@ -293,6 +386,27 @@ mod tests {
             (part("model", &"a".repeat(2000)) + "--XX--", Fault::TooLong),
             (format!("--XX\r\n{}", "a".repeat(9000)), Fault::TooLong),
             ("--XXX\r\n".into(), Fault::Malformed),
+            // Each of these shows a second model to some parser or other.
+            (format!("preamble\r\n{model}--XX--"), Fault::Malformed),
+            (format!("{model}--XX--\r\n--YY\r\n"), Fault::Malformed),
+            (
+                "--XX\r\nContent-Disposition: form-data;\r\n name=\"model\"\r\n\r\na\r\n".into(),
+                Fault::Malformed,
+            ),
+            (
+                "--XX\r\nX-A: b\nContent-Disposition: form-data; name=\"model\"\r\n\r\na\r\n"
+                    .into(),
+                Fault::Malformed,
+            ),
+            (
+                "--XX\r\nContent-Transfer-Encoding: base64\r\n\r\na\r\n".into(),
+                Fault::Malformed,
+            ),
+            (
+                "--XX\r\nContent-Disposition: a; name=x\r\nContent-Disposition: a; name=model\r\n\r\n"
+                    .into(),
+                Fault::Repeated,
+            ),
         ] {
             assert_eq!(scan(&body, 5).err(), Some(fault), "{body:.60}");
         }
@@ -308,17 +422,27 @@ mod tests {
     fn content_types() {
         assert_eq!(boundary(TYPE).as_deref(), Some("XX"));
         assert_eq!(
-            boundary("Multipart/Form-Data; charset=utf-8; Boundary=\"a b\"").as_deref(),
-            Some("a b")
+            boundary("Multipart/Form-Data; charset=utf-8; Boundary=\"a-b\"").as_deref(),
+            Some("a-b")
         );
         for wrong in [
             "multipart/form-data",
             "multipart/form-data; boundary=",
             "multipart/mixed; boundary=a",
             "application/json; boundary=a",
+            "multipart/form-data; boundary=a; boundary=b",
+            "multipart/form-data; boundary=a; boundary*=b",
+            "multipart/form-data; boundary=\"a;b\"",
+            "multipart/form-data; boundary=\"a",
         ] {
             assert_eq!(boundary(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn file_names_may_look_like_parameters() {
+        let body = "--XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a; name=model \\\"b\\\".mp3\"\r\n\r\nx\r\n--XX--";
+        assert!(scan(body, 4).unwrap().model().is_none());
     }
 
     #[test]
