@@ -12,6 +12,10 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Requests in flight may end within this time after SIGTERM.
 const GRACE: Duration = Duration::from_secs(30);
 
+/// After SIGTERM readiness fails so long before the listeners close: load balancers commonly ask
+/// every second.
+const NOTICE: Duration = Duration::from_secs(2);
+
 /// Serves until a signal.
 pub fn run(path: Option<&Path>) -> Result<(), String> {
     let config = match path {
@@ -44,13 +48,18 @@ async fn serve(config: &Config) -> Result<(), String> {
     announce(config, &running);
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let notice = tokio::select! {
+        _ = terminate.recv() => NOTICE,
+        // A person at the keyboard waits for no load balancer.
+        _ = interrupt.recv() => Duration::ZERO,
+    };
     log::info!("stopping; {} requests in flight", running.active());
+    let end = async {
+        running.announce_end(notice).await;
+        running.shutdown(GRACE).await;
+    };
     tokio::select! {
-        () = running.shutdown(GRACE) => {}
+        () = end => {}
         // A second signal: at once.
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}

@@ -13,7 +13,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v1::server::HttpSession as H1;
-use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
+use pingora::protocols::http::v2::server::{H2Options, HttpSession as H2, default_h2_options};
 use pingora::server::ShutdownWatch;
 use pingora::{ErrorType, Result};
 use std::net::SocketAddr;
@@ -76,7 +76,7 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
 
     async fn http1(
         &self,
-        mut wire: H1,
+        mut wire: Box<H1>,
         settings: HttpPersistentSettings,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
@@ -99,6 +99,8 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
         }
         wire.set_write_timeout(Some(WRITE_TIMEOUT));
         wire.set_total_drain_timeout(Some(LINGER));
+        // Hints of the provider's are between it and us.
+        wire.set_ignore_info_resp(true);
         let fault = self.fault(&wire.get_headers_raw_bytes(), wire.req_header());
         if matches!(fault, Some(Fault::Framing | Fault::Host)) {
             // Where the request ends, or whom it is meant for, is in doubt: nothing after it can
@@ -119,7 +121,7 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
     }
 
     /// Answers what is not HTTP.
-    async fn refuse(&self, mut wire: H1) {
+    async fn refuse(&self, mut wire: Box<H1>) {
         let id = RequestId::new();
         let (status, body) = (self.malformed)(id.as_str());
         wire.set_server_keepalive(None);
@@ -192,7 +194,7 @@ fn peer(digest: &Digest) -> Option<SocketAddr> {
 
 /// Says that nothing more comes, then listens a little while longer: closing with unread bytes
 /// would reset the connection and take the answer with it.
-async fn linger(mut wire: H1, unread: bool) {
+async fn linger(mut wire: Box<H1>, unread: bool) {
     wire.shutdown().await;
     if !unread {
         return;
@@ -212,6 +214,21 @@ async fn linger(mut wire: H1, unread: bool) {
     stream.shutdown().await;
 }
 
+/// The same for a stream of HTTP/2: dropped with unread bytes it is reset, and clients then forget
+/// the answer that they have.
+async fn drain(mut wire: Box<H2>) {
+    let read = async {
+        let mut total = 0;
+        while let Ok(Some(chunk)) = wire.read_body_bytes().await {
+            total += chunk.len();
+            if total > LINGER_BYTES {
+                break;
+            }
+        }
+    };
+    let _ = timeout(LINGER, read).await;
+}
+
 #[async_trait]
 impl<P: HttpServerApp + Send + Sync + 'static> HttpServerApp for Edge<P> {
     async fn process_new_http(
@@ -223,7 +240,7 @@ impl<P: HttpServerApp + Send + Sync + 'static> HttpServerApp for Edge<P> {
         session.set_pipelining_enabled(true);
         let settings = HttpPersistentSettings::for_session(&session);
         match session {
-            ServerSession::H1(wire) => self.http1(wire, settings, shutdown).await,
+            ServerSession::H1(wire) => self.http1(Box::new(wire), settings, shutdown).await,
             ServerSession::H2(mut wire) => {
                 let header = wire.req_header();
                 let size = header
@@ -236,7 +253,10 @@ impl<P: HttpServerApp + Send + Sync + 'static> HttpServerApp for Edge<P> {
                 wire.set_write_timeout(Some(WRITE_TIMEOUT));
                 wire.set_total_drain_timeout(Some(LINGER));
                 let exchange = Exchange::new(wire.digest().and_then(peer), true, fault);
-                self.proxy(Wire::H2(wire), exchange, shutdown).await;
+                let wire = Wire::H2(Box::new(wire));
+                if let Some(Wire::H2(wire)) = self.proxy(wire, exchange, shutdown).await {
+                    drain(wire).await;
+                }
                 None
             }
             _ => None,

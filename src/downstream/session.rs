@@ -27,12 +27,11 @@ pub const FIRST_BYTE_OVERDUE: ErrorType = ErrorType::Custom("FirstByteOverdue");
 pub const STALLED: ErrorType = ErrorType::Custom("Stalled");
 
 /// The protocol session below.
-#[allow(clippy::large_enum_variant)] // one lives in each request, and nearly all are the large one
 pub enum Wire {
-    /// HTTP/1.1 and 1.0.
-    H1(H1),
+    /// HTTP/1.1 and 1.0. Boxed: it is large, and changes hands several times.
+    H1(Box<H1>),
     /// One stream of HTTP/2.
-    H2(H2),
+    H2(Box<H2>),
 }
 
 impl std::fmt::Debug for Wire {
@@ -299,7 +298,15 @@ impl Session for Downstream {
 
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
         self.mend().await?;
-        self.spoke();
+        let says = |task: &HttpTask| match task {
+            HttpTask::Header(..) => true,
+            HttpTask::Body(data, _) => data.as_ref().is_some_and(|data| !data.is_empty()),
+            _ => false,
+        };
+        match tasks.iter().any(says) {
+            true => self.spoke(),
+            false => self.heard(),
+        }
         if self.response_written().is_none() {
             // With the header another limit begins to hold, which may end before the timer rings.
             self.changes = 0;
@@ -360,12 +367,14 @@ impl Session for Downstream {
         self.req_header().method.to_string()
     }
 
+    /// The answer's header; `100 Continue` is none.
     fn response_written(&self) -> Option<&ResponseHeader> {
-        match &self.wire {
+        let written = match &self.wire {
             Some(Wire::H1(wire)) => wire.response_written(),
             Some(Wire::H2(wire)) => wire.response_written(),
             None => None,
-        }
+        };
+        written.filter(|header| !header.status.is_informational())
     }
 
     async fn shutdown(&mut self, _code: u32, _ctx: &str) {

@@ -97,18 +97,14 @@ pub async fn open(
     let mut begun = Collected::default();
     let model = loop {
         if let Some(model) = scan.model() {
+            if model.value.is_empty() {
+                return Err(missing_model().into());
+            }
             break model.clone();
         }
         let chunk = match next_chunk(session).await? {
             Some(chunk) if !scan.ended() => chunk,
-            _ => {
-                return Err(Rejection::new(
-                    Code::MissingRequiredParameter,
-                    "The form has no field 'model'.",
-                )
-                .param("model")
-                .into());
-            }
+            _ => return Err(missing_model().into()),
         };
         if begun.len() + chunk.len() as u64 > limit {
             return Err(too_large(limit).into());
@@ -132,6 +128,14 @@ pub async fn open(
         length,
         moved: false,
     })
+}
+
+fn missing_model() -> Rejection {
+    Rejection::new(
+        Code::MissingRequiredParameter,
+        "The form has no field 'model', or an empty one.",
+    )
+    .param("model")
 }
 
 fn fault(fault: Fault) -> Rejection {

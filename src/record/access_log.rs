@@ -11,13 +11,16 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Events that may wait: at 300 bytes each, some 5 MB.
 const QUEUE: usize = 16_384;
 /// How often the writer looks: a line is at most this late, and an idle gateway wakes ten times a
 /// second. Waking it for each event would cost a system call on the request's path.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// The writer has so long to empty the queue when the process ends.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Where requests put their events.
 #[derive(Debug)]
@@ -70,13 +73,17 @@ impl AccessLog {
 }
 
 impl Drop for AccessLog {
-    /// Writes what is queued, then stops.
+    /// Writes what is queued, then stops, or gives up on an output that takes nothing.
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
         self.wake();
-        if let Some(writer) = self.writer.take() {
-            // A writer that panicked has nothing left to say.
-            let _ = writer.join();
+        let Some(writer) = self.writer.take() else {
+            return;
+        };
+        // A pipe that nobody reads must not keep the process alive.
+        let end = Instant::now() + LAST_WORDS;
+        while !writer.is_finished() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(1));
         }
     }
 }

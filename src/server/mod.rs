@@ -45,6 +45,8 @@ pub struct Running {
     pub session_key: Option<String>,
     gateway: Arc<Gateway>,
     stop: watch::Sender<bool>,
+    /// The metrics are served to the very end; dropping this would end them.
+    _metrics: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -125,16 +127,12 @@ pub async fn start(config: &Config, log: impl Write + Send + 'static) -> Result<
         )));
     }
     let mut metrics_at = None;
+    let (keep, never) = watch::channel(false);
     if let Some(address) = config.metrics {
         let socket = bound(address, "metrics")?;
         metrics_at = Some(local_address(&socket)?);
         let app = Arc::new(local::MetricsPage::new(gateway.metrics.clone()));
-        tasks.push(tokio::spawn(listen::serve(
-            socket,
-            None,
-            app,
-            stopped.clone(),
-        )));
+        tasks.push(tokio::spawn(listen::serve(socket, None, app, never)));
     }
     tasks.push(tokio::spawn(refresh_addresses(gateway.clone(), stopped)));
     gateway.ready.store(true, Ordering::Release);
@@ -144,11 +142,18 @@ pub async fn start(config: &Config, log: impl Write + Send + 'static) -> Result<
         session_key,
         gateway,
         stop,
+        _metrics: keep,
         tasks,
     })
 }
 
 impl Running {
+    /// Fails readiness and goes on serving, so that load balancers learn of the end before it comes.
+    pub async fn announce_end(&self, notice: Duration) {
+        self.gateway.ready.store(false, Ordering::Release);
+        sleep(notice).await;
+    }
+
     /// Stops: readiness fails, nothing new is accepted, requests in flight may end within `grace`.
     pub async fn shutdown(self, grace: Duration) {
         self.gateway.ready.store(false, Ordering::Release);
