@@ -1,4 +1,6 @@
 //! [`Downstream`]: Pingora's session trait over Pingora's own HTTP/1.1 and HTTP/2 sessions.
+//!
+//! Above 400 lines because a trait is implemented in one place, and this one has forty methods.
 
 use super::silence::{Silence, Verdict};
 use super::{Exchange, unread};
@@ -19,12 +21,15 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 // The timer's own clock, which tests can move.
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, timeout};
 
 /// The first byte of the answer did not come in time.
 pub const FIRST_BYTE_OVERDUE: ErrorType = ErrorType::Custom("FirstByteOverdue");
 /// The answer began and then stalled.
 pub const STALLED: ErrorType = ErrorType::Custom("Stalled");
+
+/// A client may be silent so long in the middle of its body.
+pub const BODY_SILENCE: Duration = Duration::from_secs(30);
 
 /// The protocol session below.
 pub enum Wire {
@@ -222,7 +227,11 @@ impl Session for Downstream {
             self.exchange.state().unread.advance(len);
             return Ok(Some(bytes));
         }
-        let chunk = on_wire!(self, wire => wire.read_body_bytes().await);
+        let read = async { on_wire!(self, wire => wire.read_body_bytes().await) };
+        let chunk = match timeout(BODY_SILENCE, read).await {
+            Ok(chunk) => chunk,
+            Err(_) => Error::e_explain(ErrorType::ReadTimedout, "the client's body"),
+        };
         if let (Err(_), Some(Wire::H1(wire))) = (&chunk, &mut self.wire) {
             // Where the next request begins is not known any more.
             wire.set_server_keepalive(None);

@@ -1,6 +1,7 @@
 //! When forwarding fails: what the client hears, before or in the middle of an answer.
 
 use super::context::Context;
+use super::request::body_overdue;
 use super::respond::{reject, terminal_event};
 use super::response::cut_short;
 use super::snapshot::Gateway;
@@ -39,7 +40,7 @@ pub async fn answer(
             can_reuse_downstream: false,
         };
     };
-    tell(error, ctx, gateway, &rejection, judged);
+    tell(error, ctx, &rejection, judged);
     ctx.outcome = Some(Outcome::Rejected(rejection.code));
     let status = rejection.code.row().status;
     let answering = session
@@ -69,9 +70,10 @@ fn finished(ctx: &Context) -> bool {
 /// What a failure of Pingora's is to the client; `None` if it is the client that failed.
 fn rejection(error: &Error) -> Option<Rejection> {
     let etype = error.etype();
-    if *etype == FIRST_BYTE_OVERDUE
-        || *etype == ErrorType::ReadTimedout && *error.esource() == ErrorSource::Upstream
-    {
+    if *etype == ErrorType::ReadTimedout && *error.esource() == ErrorSource::Downstream {
+        return Some(body_overdue());
+    }
+    if *etype == FIRST_BYTE_OVERDUE {
         return Some(Rejection::new(
             Code::UpstreamTimeout,
             "The provider did not answer in time. Try again, or ask for less.",
@@ -114,7 +116,7 @@ fn rejection(error: &Error) -> Option<Rejection> {
 }
 
 /// Says it to the operator: once, with the cause, without anything that a client or provider wrote.
-fn tell(error: &Error, ctx: &Context, gateway: &Gateway, rejection: &Rejection, judged: bool) {
+fn tell(error: &Error, ctx: &Context, rejection: &Rejection, judged: bool) {
     let Some(attempt) = ctx.attempt().filter(|_| rejection.code.is_upstreams()) else {
         return;
     };
@@ -132,7 +134,7 @@ fn tell(error: &Error, ctx: &Context, gateway: &Gateway, rejection: &Rejection, 
             Code::UpstreamTimeout => Attempt::Timeout,
             _ => Attempt::Broken,
         };
-        gateway.metrics.attempt(provider, outcome);
+        ctx.snapshot.recorder.attempt(attempt.place, outcome);
     }
 }
 

@@ -12,7 +12,7 @@ use crate::catalog::{CATCH_ALL, Status};
 use crate::record::access_log::rfc3339;
 use crate::record::event::Outcome;
 use crate::record::status::WINDOW_SECONDS;
-use crate::rejection::{Code, Rejection};
+use crate::rejection::{Code, Rejection, quoted};
 use crate::route::{Endpoint, Operation};
 use bytes::Bytes;
 use http::Method;
@@ -42,7 +42,10 @@ pub async fn public(
         "/livez" | "/readyz" | "/api/status" if !read => {
             return Err(Rejection {
                 allow: Some("GET, HEAD, OPTIONS"),
-                ..Rejection::new(Code::MethodNotAllowed, "Use GET.")
+                ..Rejection::new(
+                    Code::MethodNotAllowed,
+                    format!("{} is not allowed here; use GET.", quoted(method.as_str())),
+                )
             }
             .into());
         }

@@ -97,9 +97,7 @@ impl ProxyHttp for Proxy {
                     "provider {}: cannot resolve its host: {error}",
                     upstream.name
                 );
-                self.gateway
-                    .metrics
-                    .attempt(&upstream.name, Tried::Unreachable);
+                snapshot.recorder.attempt(attempt.place, Tried::Unreachable);
                 forward.tried |= attempt.bit;
                 forward.attempt = Some(attempt);
                 let mut failure = Error::explain(ErrorType::ConnectError, "name resolution");
@@ -236,7 +234,7 @@ impl ProxyHttp for Proxy {
             return Ok(());
         };
         let public = forward.admission.model().id.clone();
-        if let Err(rejection) = response::judge(&self.gateway, forward, header, &public) {
+        if let Err(rejection) = response::judge(&ctx.snapshot.recorder, forward, header, &public) {
             ctx.rejection = Some(rejection);
             let mut error = Error::explain(REFUSED, "upstream status");
             error.as_up();
@@ -294,7 +292,7 @@ impl ProxyHttp for Proxy {
         ctx: &mut Context,
         error: Box<Error>,
     ) -> Box<Error> {
-        retry::unreachable(&self.gateway, ctx, peer, error)
+        retry::unreachable(ctx, peer, error)
     }
 
     fn error_while_proxy(

@@ -7,18 +7,15 @@ use crate::auth::network::client_address;
 use crate::auth::secret::KeyHint;
 use crate::auth::{anonymous, authenticate, credential, missing};
 use crate::downstream::Fault;
+use crate::downstream::session::BODY_SILENCE;
 use crate::rejection::{Code, Rejection, quoted};
 use crate::route::{self, Endpoint, Miss, Operation};
 use crate::wire::request::{Call, CallError, read_call};
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, EXPECT};
-use pingora::BError;
+use pingora::{BError, ErrorType};
 use pingora_proxy::Session;
-use std::time::{Duration, Instant};
-use tokio::time::timeout;
-
-/// A client may be silent so long in the middle of its body.
-const BODY_SILENCE: Duration = Duration::from_secs(30);
+use std::time::Instant;
 
 /// Why a request does not go on.
 pub enum Refusal {
@@ -254,21 +251,27 @@ async fn welcome(session: &mut Session) -> Result<bool, BError> {
 
 /// The next chunk of the body; `None` at its end.
 pub async fn next_chunk(session: &mut Session) -> Result<Option<Bytes>, Refusal> {
-    match timeout(BODY_SILENCE, session.read_request_body()).await {
-        Ok(Ok(chunk)) => Ok(chunk),
-        Ok(Err(error)) if error.etype().as_str() == "InvalidChunk" => {
-            Err(Rejection::new(Code::InvalidRequest, "The chunked body is malformed.").into())
+    session.read_request_body().await.map_err(|error| {
+        if *error.etype() == ErrorType::ReadTimedout {
+            return body_overdue().into();
         }
-        Ok(Err(error)) => Err(error.into_down().into()),
-        Err(_) => Err(Rejection::new(
-            Code::RequestTimeout,
-            format!(
-                "The body did not arrive: nothing came for {} s.",
-                BODY_SILENCE.as_secs()
-            ),
-        )
-        .into()),
-    }
+        if error.etype().as_str() == "InvalidChunk" {
+            let message = "The chunked body is malformed.";
+            return Rejection::new(Code::InvalidRequest, message).into();
+        }
+        error.into_down().into()
+    })
+}
+
+/// The refusal of a client that stops in the middle of its body.
+pub fn body_overdue() -> Rejection {
+    Rejection::new(
+        Code::RequestTimeout,
+        format!(
+            "The body did not arrive: nothing came for {} s.",
+            BODY_SILENCE.as_secs()
+        ),
+    )
 }
 
 async fn read_whole(session: &mut Session, limit: u64) -> Result<Bytes, Refusal> {

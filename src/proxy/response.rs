@@ -7,7 +7,7 @@ use super::snapshot::Gateway;
 use crate::meter::usage::Shape;
 use crate::meter::{self, Form, Meter};
 use crate::record::event::Outcome;
-use crate::record::metrics::Attempt;
+use crate::record::metrics::{Attempt, Recorder};
 use crate::rejection::{Code, Rejection};
 use crate::route::Operation;
 use crate::wire::answer::Rename;
@@ -33,7 +33,7 @@ const PING: &[u8] = b"event: ping\ndata: {\"type\": \"ping\"}\n\n";
 /// # Errors
 /// A refusal in place of the provider's answer.
 pub fn judge(
-    gateway: &Gateway,
+    recorder: &Recorder,
     forward: &mut Forward,
     header: &mut ResponseHeader,
     public: &std::sync::Arc<str>,
@@ -51,7 +51,7 @@ pub fn judge(
         400..500 => Attempt::ClientError,
         _ => Attempt::ServerError,
     };
-    gateway.metrics.attempt(&name, outcome);
+    recorder.attempt(attempt.place, outcome);
     match outcome {
         Attempt::Ok => {
             forward.meter = Some(metered(forward, header, public));

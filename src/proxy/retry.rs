@@ -2,7 +2,6 @@
 
 use super::choice::candidates;
 use super::context::{Body, Context};
-use super::snapshot::Gateway;
 use crate::record::metrics::Attempt as Tried;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource};
@@ -16,18 +15,15 @@ const MAX_ATTEMPTS: u32 = 3;
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// After a failure to connect: on to the provider's next address, or to the next upstream.
-pub fn unreachable(
-    gateway: &Gateway,
-    ctx: &mut Context,
-    peer: &HttpPeer,
-    mut error: Box<Error>,
-) -> Box<Error> {
+pub fn unreachable(ctx: &mut Context, peer: &HttpPeer, mut error: Box<Error>) -> Box<Error> {
     let Some(forward) = &mut ctx.forward else {
         return error;
     };
     if let Some(attempt) = &forward.attempt {
         let provider = &attempt.provider;
-        gateway.metrics.attempt(&provider.name, Tried::Unreachable);
+        ctx.snapshot
+            .recorder
+            .attempt(attempt.place, Tried::Unreachable);
         log::warn!(
             "{} provider {}: cannot connect to {}: {}",
             ctx.request_id,

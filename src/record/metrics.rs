@@ -27,6 +27,8 @@ pub enum Attempt {
 }
 
 impl Attempt {
+    const COUNT: usize = 8;
+
     const fn as_str(self) -> &'static str {
         match self {
             Attempt::Ok => "ok",
@@ -201,13 +203,6 @@ impl Metrics {
     pub fn render(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
-
-    /// Counts an attempt at a provider.
-    pub fn attempt(&self, provider: &str, attempt: Attempt) {
-        self.upstream
-            .with_label_values(&[provider, attempt.as_str()])
-            .inc();
-    }
 }
 
 /// Ready handles of one surface, operation and model: looking labels up costs more than counting.
@@ -247,16 +242,26 @@ pub struct Recorder {
     metrics: Arc<Metrics>,
     surfaces: Vec<Arc<str>>,
     models: Vec<Arc<str>>,
+    attempts: Vec<(Arc<str>, [OnceLock<IntCounter>; Attempt::COUNT])>,
     series: ArcSwap<AHashMap<Place, Arc<Series>>>,
 }
 
 impl Recorder {
-    /// A recorder for these mounts and models.
-    pub fn new(metrics: Arc<Metrics>, surfaces: Vec<Arc<str>>, models: Vec<Arc<str>>) -> Recorder {
+    /// A recorder for these mounts, models and providers.
+    pub fn new(
+        metrics: Arc<Metrics>,
+        surfaces: Vec<Arc<str>>,
+        models: Vec<Arc<str>>,
+        providers: Vec<Arc<str>>,
+    ) -> Recorder {
         Recorder {
             metrics,
             surfaces,
             models,
+            attempts: providers
+                .into_iter()
+                .map(|name| (name, Default::default()))
+                .collect(),
             series: ArcSwap::default(),
         }
     }
@@ -264,6 +269,18 @@ impl Recorder {
     /// The process's metrics.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// Counts an attempt at the provider in this place of the configuration's list.
+    pub fn attempt(&self, provider: usize, attempt: Attempt) {
+        let Some((name, counters)) = self.attempts.get(provider) else {
+            return;
+        };
+        if let Some(counter) = counters.get(attempt as usize) {
+            let labels = [&**name, attempt.as_str()];
+            let made = || self.metrics.upstream.with_label_values(&labels);
+            counter.get_or_init(made).inc();
+        }
     }
 
     /// Counts a finished request.

@@ -58,6 +58,11 @@ pub fn snapshot(
             .iter()
             .map(|model| model.id.clone())
             .collect(),
+        config
+            .providers
+            .iter()
+            .map(|provider| provider.name.as_str().into())
+            .collect(),
     );
     let providers = config
         .providers

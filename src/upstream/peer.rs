@@ -1,6 +1,6 @@
 //! Provider and address → Pingora's peer.
 
-use super::{Provider, Timeouts};
+use super::Provider;
 use pingora::upstreams::peer::{ALPN, HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::utils::tls::{WrappedX509, parse_x509};
 use std::net::SocketAddr;
@@ -56,16 +56,11 @@ impl Template {
         let mut peer = HttpPeer::new(unresolved, provider.tls, provider.host.clone());
         // Pingora's pool does not tell apart by authorities or protocol; providers must not share.
         peer.group_key = place as u64 + 1;
-        let Timeouts {
-            connect,
-            first_byte,
-            idle,
-        } = provider.timeouts;
+        let connect = provider.timeouts.connect;
         let options = &mut peer.options;
         options.connection_timeout = Some(connect);
         options.total_connection_timeout = Some(connect);
-        // The session times the two waits apart; this one is the net below.
-        options.read_timeout = Some(first_byte.max(idle) + Duration::from_secs(5));
+        // No read timeout: the session times the wait for the first byte and the silences after it.
         options.write_timeout = Some(WRITE_TIMEOUT);
         options.idle_timeout = Some(POOL_IDLE);
         options.max_h2_streams = H2_STREAMS;

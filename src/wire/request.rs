@@ -8,9 +8,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-use bytes::Bytes;
-
 use crate::wire::json::{JsonError, Kind, Member, decode_string, encode_string, object_members};
+use bytes::Bytes;
 
 /// Integers above this differ between parsers that read them as f64 and those that do not.
 const MAX_EXACT: u64 = 1 << 53;
