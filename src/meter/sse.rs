@@ -7,7 +7,6 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
-
 use bytes::Bytes;
 use memchr::memchr2;
 

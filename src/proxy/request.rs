@@ -66,7 +66,12 @@ pub async fn check(
                 &snapshot.trusted_proxies,
             )
         });
-    let path = framed(session, ctx)?;
+    let path = plain_path(session)?;
+    if let Err(rejection) = faulty(ctx) {
+        // The route is taken for the words of its surface only.
+        let _ = routed(session, ctx, &path);
+        return Err(rejection.into());
+    }
     if local::public(session, ctx, gateway, &path).await? {
         return Ok(Step::Answered);
     }
@@ -135,29 +140,28 @@ pub async fn check(
     })))
 }
 
-/// Checks how the request is put, and gives its path.
-fn framed(session: &Session, ctx: &Context) -> Result<String, Rejection> {
-    match ctx.exchange.as_ref().and_then(|exchange| exchange.fault) {
-        Some(Fault::Framing) => {
-            return Err(Rejection::new(
-                Code::InvalidRequest,
-                "The request's framing is ambiguous: send either one Content-Length or Transfer-Encoding: chunked, and CRLF line ends.",
-            ));
-        }
-        Some(Fault::Host) => {
-            return Err(Rejection::new(
-                Code::InvalidRequest,
-                "The request needs one Host header, with a host name and nothing else.",
-            ));
-        }
-        Some(Fault::HeaderTooLarge) => {
-            return Err(Rejection::new(
-                Code::HeadersTooLarge,
-                "The request's headers are too large, or too many.",
-            ));
-        }
-        None => {}
-    }
+/// What was wrong with the request before anyone looked at what it asks for.
+fn faulty(ctx: &Context) -> Result<(), Rejection> {
+    let (code, message) = match ctx.exchange.as_ref().and_then(|exchange| exchange.fault) {
+        None => return Ok(()),
+        Some(Fault::Framing) => (
+            Code::InvalidRequest,
+            "The request's framing is ambiguous: send either one Content-Length or Transfer-Encoding: chunked, and CRLF line ends.",
+        ),
+        Some(Fault::Host) => (
+            Code::InvalidRequest,
+            "The request needs one Host header, with a host name and nothing else.",
+        ),
+        Some(Fault::HeaderTooLarge) => (
+            Code::HeadersTooLarge,
+            "The request's headers are too large, or too many.",
+        ),
+    };
+    Err(Rejection::new(code, message))
+}
+
+/// The path as it came.
+fn plain_path(session: &Session) -> Result<String, Rejection> {
     let raw = session.req_header().raw_path();
     // An absolute target names a host of its own; nothing here serves another host.
     if raw.first() != Some(&b'/') {

@@ -65,12 +65,10 @@ impl Template {
         options.idle_timeout = Some(POOL_IDLE);
         options.max_h2_streams = H2_STREAMS;
         options.ca = authorities;
-        // Pingora hangs up on a client that nominates `Host` and its like; the proxy's own list
-        // says what passes, and sets what must arrive.
-        options.http_upstream_request_policy = HttpUpstreamRequestPolicy {
-            strip_connection_nominated: false,
-            ..HttpUpstreamRequestPolicy::deny_upgrades()
-        };
+        // Pingora hangs up on a client that nominates `Host` and its like, and forgets what was
+        // nominated when it denies upgrades. `proxy::headers` takes all of it away: what belongs to
+        // one hop, what is nominated, and upgrades.
+        options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
         options.alpn = if provider.tls { ALPN::H2H1 } else { ALPN::H1 };
         Template(peer)
     }
