@@ -44,10 +44,11 @@ pub fn run(path: Option<&Path>) -> Result<(), String> {
 }
 
 async fn serve(config: &Config) -> Result<(), String> {
-    let running = start(config, stdout()).await?;
-    announce(config, &running);
+    // Before anyone is told that there is something to stop.
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
+    let running = start(config, stdout()).await?;
+    announce(config, &running);
     let notice = tokio::select! {
         _ = terminate.recv() => NOTICE,
         // A person at the keyboard waits for no load balancer.

@@ -18,7 +18,7 @@ use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, Result};
 use std::future::pending;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 // The timer's own clock, which tests can move.
 use tokio::time::{Instant, Sleep, timeout};
@@ -74,9 +74,12 @@ pub struct Downstream {
     finished: bool,
     /// A keepalive was being written when the answer went on: its end may be missing.
     interrupted: bool,
-    /// Stands in while the session is being dropped.
-    empty: OnceLock<Box<RequestHeader>>,
+    /// The same, where it may be changed.
+    empty: Option<Box<RequestHeader>>,
 }
+
+/// Stands in for the request while a session is being dropped.
+static NOTHING: LazyLock<Box<RequestHeader>> = LazyLock::new(nothing);
 
 fn nothing() -> Box<RequestHeader> {
     Box::new(http::Request::new(()).into_parts().0.into())
@@ -101,7 +104,7 @@ impl Downstream {
             changes: 0,
             finished: false,
             interrupted: false,
-            empty: OnceLock::new(),
+            empty: None,
         })
     }
 
@@ -196,7 +199,7 @@ impl Session for Downstream {
         match &self.wire {
             Some(Wire::H1(wire)) => wire.req_header(),
             Some(Wire::H2(wire)) => wire.req_header(),
-            None => self.empty.get_or_init(nothing),
+            None => &NOTHING,
         }
     }
 
@@ -204,15 +207,7 @@ impl Session for Downstream {
         match &mut self.wire {
             Some(Wire::H1(wire)) => wire.req_header_mut(),
             Some(Wire::H2(wire)) => wire.req_header_mut(),
-            None => {
-                if self.empty.get().is_none() {
-                    self.empty = OnceLock::from(nothing());
-                }
-                match self.empty.get_mut() {
-                    Some(empty) => empty,
-                    None => unreachable!("it was set above"),
-                }
-            }
+            None => self.empty.get_or_insert_with(nothing),
         }
     }
 

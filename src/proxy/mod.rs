@@ -212,11 +212,11 @@ impl ProxyHttp for Proxy {
         let Some(forward) = &mut ctx.forward else {
             return Ok(());
         };
-        if let (Body::Upload(upload), Some(chunk)) = (&mut forward.body, body) {
-            if let Err(rejection) = upload.pass(chunk) {
-                ctx.rejection = Some(rejection);
-                return Err(Error::explain(REFUSED, "upload").into_down());
-            }
+        if let (Body::Upload(upload), Some(chunk)) = (&mut forward.body, body)
+            && let Err(rejection) = upload.pass(chunk)
+        {
+            ctx.rejection = Some(rejection);
+            return Err(Error::explain(REFUSED, "upload").into_down());
         }
         Ok(())
     }
@@ -316,7 +316,7 @@ impl ProxyHttp for Proxy {
         failure::answer(session, error, ctx, &self.gateway).await
     }
 
-    /// Failures are told once, by [`failure`] and [`retry`], in our own words.
+    /// Failures are told once, by `failure` and `retry`, in our own words.
     fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
         true
     }

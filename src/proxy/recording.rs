@@ -20,13 +20,13 @@ pub fn record(gateway: &Gateway, session: &Session, ctx: &Context, status: u16, 
     let forward = ctx.forward.as_deref();
     let attempt = ctx.attempt();
     let meter = forward.and_then(|forward| forward.meter.as_ref());
-    if let (Some(forward), Some(model)) = (forward, &ctx.model) {
-        if forward.attempts > 0 && outcome != Outcome::ClientGone {
-            if let Some(traffic) = ctx.snapshot.traffic.get(model.model.index) {
-                let failed = matches!(outcome, Outcome::Rejected(code) if code.is_upstreams());
-                traffic.count(failed, gateway.started.elapsed());
-            }
-        }
+    if let (Some(forward), Some(model)) = (forward, &ctx.model)
+        && forward.attempts > 0
+        && outcome != Outcome::ClientGone
+        && let Some(traffic) = ctx.snapshot.traffic.get(model.model.index)
+    {
+        let failed = matches!(outcome, Outcome::Rejected(code) if code.is_upstreams());
+        traffic.count(failed, gateway.started.elapsed());
     }
     let reading = meter.map(Meter::reading);
     if reading.is_some_and(|reading| reading.hostile) {

@@ -254,14 +254,12 @@ impl Recorder {
         models: Vec<Arc<str>>,
         providers: Vec<Arc<str>>,
     ) -> Recorder {
+        let unused = |name| (name, Default::default());
         Recorder {
             metrics,
             surfaces,
             models,
-            attempts: providers
-                .into_iter()
-                .map(|name| (name, Default::default()))
-                .collect(),
+            attempts: providers.into_iter().map(unused).collect(),
             series: ArcSwap::default(),
         }
     }

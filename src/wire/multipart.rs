@@ -238,7 +238,7 @@ fn parameters(text: &str) -> Option<Vec<(String, String)>> {
                 (value.trim().to_owned(), behind)
             }
         };
-        if name.is_empty() || name.contains(|c: char| c == ';' || c == '"') {
+        if name.is_empty() || name.contains([';', '"']) {
             return None;
         }
         found.push((name, value));

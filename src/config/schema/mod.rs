@@ -74,7 +74,7 @@ pub(crate) struct Gateway {
     pub(crate) limits: Option<Limits>,
     /// Networks of proxies whose `X-Forwarded-For` is believed. Default: none.
     pub(crate) trusted_proxies: Option<Vec<NetworkText>>,
-    /// The log on standard error. Bodies are never logged.
+    /// The process's own log, on standard error; the access log goes to standard output. Bodies are never logged.
     pub(crate) log: Option<Log>,
 }
 
@@ -213,7 +213,7 @@ pub(crate) struct Limits {
     pub(crate) unauthenticated_per_ip: Option<RateText>,
 }
 
-/// The log on standard error.
+/// The process's own log, on standard error.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Log {
