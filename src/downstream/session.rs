@@ -1,5 +1,8 @@
 //! [`Downstream`]: Pingora's session trait over Pingora's own HTTP/1.1 and HTTP/2 sessions.
 //!
+//! Longer than a file should be: the trait has forty methods, most of which only choose between the
+//! two sessions.
+//!
 //! Above 400 lines because a trait is implemented in one place, and this one has forty methods.
 
 use super::silence::{Silence, Verdict};

@@ -4,11 +4,11 @@
 //! That strict form: LF line ends, `data: ` and `event: ` with one space, no `id:`, no
 //! `retry:`, no event without data. Each deviation breaks one or another SDK.
 
+use bytes::Bytes;
+use memchr::memchr2;
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
-use bytes::Bytes;
-use memchr::memchr2;
 
 /// The longest incomplete event that is held, unless set otherwise: text comes nowhere near.
 pub const DEFAULT_LIMIT: usize = 1 << 20;

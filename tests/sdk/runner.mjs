@@ -15,6 +15,8 @@ export const DIRECT = Boolean(env.DIRECT);
 export const PREFIX = env.SCENARIO_PREFIX ?? "";
 /** `limits.body` of the gateway under test. */
 export const BODY_LIMIT = Number(env.BODY_LIMIT ?? 1 << 20);
+/** The gateway keeps rate limits: their headers are expected. */
+export const RATE_LIMITS = Boolean(env.RATE_LIMITS);
 const ONLY = env.ONLY ?? "";
 
 // What tests/support/provider answers.

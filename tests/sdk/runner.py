@@ -15,6 +15,8 @@ DIRECT = bool(os.environ.get("DIRECT"))
 PREFIX = os.environ.get("SCENARIO_PREFIX", "")
 # `limits.body` of the gateway under test.
 BODY_LIMIT = int(os.environ.get("BODY_LIMIT", str(1 << 20)))
+# The gateway keeps rate limits: their headers are expected.
+RATE_LIMITS = bool(os.environ.get("RATE_LIMITS"))
 # Run only the tests whose name contains this.
 ONLY = os.environ.get("ONLY", "")
 

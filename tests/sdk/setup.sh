@@ -19,6 +19,7 @@ need_venv() {
     package=$(python3 -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         echo "setup.sh: installing $package: python3 has no ensurepip"
+        export DEBIAN_FRONTEND=noninteractive
         apt-get install -y -q "$package" >/dev/null || { apt-get update -q >/dev/null && apt-get install -y -q "$package" >/dev/null; } || true
         python3 -c 'import venv, ensurepip' 2>/dev/null && return 0
     fi

@@ -1,0 +1,51 @@
+# What people and CI run. Needs Rust and make; tests/prepare.sh sees to the rest.
+
+.PHONY: help run test check bench docs
+
+# `make` alone: this list.
+help:
+	@echo 'make run     build the release and serve conf/tollgate.yaml on 127.0.0.1:8080'
+	@echo 'make test    all tests, the official SDKs included'
+	@echo 'make check   format, lints, documentation, licences'
+	@echo 'make bench   compare with a bare Pingora pass-through; takes minutes, needs two idle cores'
+	@echo 'make docs    write the generated pages of docs/ anew'
+
+# Builds the release (minutes, the first time) and serves the demo until Ctrl-C.
+run:
+	@tests/prepare.sh build
+	cargo run --release --locked -- serve --config conf/tollgate.yaml
+
+# Installs what is missing, the pinned SDKs below target/sdk too; a second run needs no network.
+test:
+	@tests/prepare.sh test
+	@tests/sdk/setup.sh
+	cargo test --workspace --locked --no-fail-fast
+
+# What CI demands besides the tests.
+check:
+	@tests/prepare.sh build
+# The format of every file.
+	cargo fmt --all --check
+# Lints, of the tests too; a warning is an error.
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+# The documentation builds without a warning. `--examples`, of which there are none, makes cargo take
+# the features of the step before, so that no dependency is checked twice.
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --lib --bin loadtest --examples
+# Licences, sources and bans of deny.toml. Advisories need a database from the network: not here.
+	@if cargo deny --version >/dev/null 2>&1; then \
+		cargo deny --locked check --hide-inclusion-graph licenses bans sources; \
+	else \
+		echo 'cargo-deny is not installed: licences and sources were not checked'; \
+	fi
+	@echo 'advisories were not checked: run `cargo deny check advisories` where there is a network'
+
+# Processor time a request, memory and streams, beside a bare Pingora pass-through.
+bench:
+	@tests/prepare.sh build
+	cargo build --release --workspace --locked
+	"$${CARGO_TARGET_DIR:-target}"/release/loadtest compare --gateway "$${CARGO_TARGET_DIR:-target}"/release/tollgate --streams
+
+# The tests that compare the generated pages write them instead.
+docs:
+	@tests/prepare.sh build
+	TOLLGATE_BLESS=1 cargo test --locked --lib --test errors page_is_up_to_date

@@ -1,0 +1,28 @@
+#!/bin/sh
+# Makes sure of what a build (`prepare.sh build`) or the tests (`prepare.sh test`) need beside Rust.
+# Only what is missing is installed: by apt-get as root; anyone else is told what to install.
+set -eu
+
+missing=
+need() { command -v "$1" >/dev/null 2>&1 || missing="$missing $2"; }
+
+command -v cargo >/dev/null 2>&1 || { echo "prepare.sh: cargo is missing; install Rust: https://rustup.rs" >&2; exit 1; }
+need cc "gcc libc6-dev" # ring, zstd, and the linker
+need cmake cmake        # zlib-ng, which pingora compresses with
+need make make          # what cmake drives
+if [ "${1:-build}" = test ]; then
+    need python3 python3 # the Python SDKs; setup.sh sees to python3-venv
+    need curl curl       # the README's first request
+fi
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    echo "prepare.sh: installing$missing"
+    export DEBIAN_FRONTEND=noninteractive
+    # Unquoted: several packages.
+    apt-get install -y -q $missing >/dev/null </dev/null 2>&1 ||
+        { apt-get update -q >/dev/null && apt-get install -y -q $missing >/dev/null </dev/null; }
+else
+    echo "prepare.sh: missing; install with your system's packages, on Debian or Ubuntu: apt-get install$missing" >&2
+    exit 1
+fi
