@@ -8,3 +8,5 @@
 pub mod gateway;
 pub mod http;
 pub mod provider;
+pub mod refusal;
+pub mod tls;

@@ -27,7 +27,7 @@ pub use seen::{Outcome, Part, Seen};
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -63,6 +63,7 @@ struct Shared {
     once: Mutex<HashMap<String, VecDeque<Script>>>,
     next: Mutex<VecDeque<Script>>,
     malformed: Mutex<Vec<String>>,
+    discarding: AtomicBool,
     connections: AtomicUsize,
     open_connections: AtomicUsize,
     open_streams: AtomicUsize,
@@ -87,6 +88,7 @@ impl Provider {
             once: Mutex::default(),
             next: Mutex::default(),
             malformed: Mutex::default(),
+            discarding: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             open_connections: AtomicUsize::new(0),
             open_streams: AtomicUsize::new(0),
@@ -153,6 +155,12 @@ impl Provider {
     /// What arrived and was not HTTP/1.1 as one sender should write it; a sound gateway leaves this empty.
     pub fn malformed(&self) -> Vec<String> {
         lock(&self.shared.malformed).clone()
+    }
+
+    /// From now on, bodies are counted and dropped: `Seen::received` tells their length, and nothing else
+    /// of them is known, so that only `next` can script their answers.
+    pub fn discard_bodies(&self) {
+        self.shared.discarding.store(true, Ordering::SeqCst);
     }
 
     /// From now on, requests for `model` get this script.

@@ -1,6 +1,6 @@
 //! Reading a request: strict, because what a gateway sends upstream should leave nothing to interpret.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -100,11 +100,13 @@ fn parse(text: &str) -> Result<Head, String> {
     })
 }
 
-/// The whole body, reporting how much has arrived. `Err(None)`: the other side left; `Err(Some)`: malformed.
+/// The whole body (nothing of it if it is dropped on arrival), reporting how much has arrived.
+/// `Err(None)`: the other side left; `Err(Some)`: malformed.
 pub(super) async fn body(
     stream: &mut TcpStream,
     buffer: &mut BytesMut,
     head: &Head,
+    discard: bool,
     mut arrived: impl FnMut(usize),
 ) -> Result<Bytes, Option<String>> {
     if head.expects && buffer.is_empty() {
@@ -112,6 +114,19 @@ pub(super) async fn body(
     }
     match head.body {
         Body::Length(0) => Ok(Bytes::new()),
+        Body::Length(length) if discard => {
+            let mut left = length;
+            while left > 0 {
+                if buffer.is_empty() {
+                    more(stream, buffer).await?;
+                }
+                let taken = left.min(buffer.len());
+                buffer.advance(taken);
+                left -= taken;
+                arrived(length - left);
+            }
+            Ok(Bytes::new())
+        }
         Body::Length(length) => {
             while buffer.len() < length {
                 if !buffer.is_empty() {
@@ -122,16 +137,18 @@ pub(super) async fn body(
             arrived(length);
             Ok(buffer.split_to(length).freeze())
         }
-        Body::Chunked => chunks(stream, buffer, arrived).await,
+        Body::Chunked => chunks(stream, buffer, discard, arrived).await,
     }
 }
 
 async fn chunks(
     stream: &mut TcpStream,
     buffer: &mut BytesMut,
+    discard: bool,
     mut arrived: impl FnMut(usize),
 ) -> Result<Bytes, Option<String>> {
     let mut body = BytesMut::new();
+    let mut total = 0;
     loop {
         let line = line(stream, buffer).await?;
         let size = line.split(';').next().unwrap_or_default().trim();
@@ -143,8 +160,12 @@ async fn chunks(
         while buffer.len() < size + 2 {
             more(stream, buffer).await?;
         }
-        body.extend_from_slice(&buffer.split_to(size));
-        arrived(body.len());
+        let chunk = buffer.split_to(size);
+        total += chunk.len();
+        if !discard {
+            body.extend_from_slice(&chunk);
+        }
+        arrived(total);
         if &buffer.split_to(2)[..] != b"\r\n" {
             return Err(Some("a chunk that does not end where it says".to_owned()));
         }

@@ -78,7 +78,6 @@ impl Seen {
 
     pub(super) fn complete(&mut self, body: Bytes) {
         self.body = body;
-        self.received = self.body.len();
         self.body_done = Some(Instant::now());
         self.model = match self.json().get("model") {
             Some(model) => model.as_str().map(str::to_owned),

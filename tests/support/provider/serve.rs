@@ -78,7 +78,8 @@ async fn connection(
                 break finish(stream, early_end).await;
             }
         }
-        match receive::body(&mut stream, &mut buffer, &head, |received| {
+        let discard = shared.discarding.load(Ordering::SeqCst);
+        match receive::body(&mut stream, &mut buffer, &head, discard, |received| {
             shared.update(number, |seen| seen.receive(received))
         })
         .await
