@@ -173,6 +173,17 @@ impl Catalog {
         &self.models
     }
 
+    /// The catch-all, where nothing else is listed: its upstreams then know better what there is.
+    pub fn catch_all_alone(&self) -> Option<Found> {
+        let [model] = self.models.as_slice() else {
+            return None;
+        };
+        self.catch_all.map(|_| Found {
+            model: model.clone(),
+            id: model.id.clone(),
+        })
+    }
+
     /// The model of this id or alias.
     ///
     /// # Errors
@@ -262,6 +273,9 @@ pub(crate) mod tests {
     fn the_catch_all_takes_what_no_other_has() {
         let catalog = Catalog::new(vec![model("a"), model(CATCH_ALL)]);
         assert_eq!(catalog.find("a").unwrap().model.index, 0);
+        assert!(catalog.catch_all_alone().is_none());
+        let alone = Catalog::new(vec![model(CATCH_ALL)]).catch_all_alone();
+        assert_eq!(&*alone.unwrap().id, CATCH_ALL);
         let other = catalog.find("any/thing").unwrap();
         assert_eq!((other.model.index, &*other.id), (1, "any/thing"));
     }

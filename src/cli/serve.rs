@@ -111,7 +111,11 @@ fn example(config: &Config, base: String, key: &str) -> String {
         .iter()
         .find(|model| model.status == ModelStatus::Active && model.id != "*");
     let mount = mount.map_or("/v1", |surface| &surface.mount);
-    let model = model.map_or("MODEL", |model| &model.id);
+    let Some(model) = model.map(|model| &model.id) else {
+        return format!(
+            "\nSee its models:\n  curl {base}{mount}/models -H 'Authorization: Bearer {key}'\n\n"
+        );
+    };
     format!(
         "\nTry it:\n  curl {base}{mount}/chat/completions \\\n    -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\\n    -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n\n"
     )

@@ -61,7 +61,7 @@ pub fn next_attempt(forward: &Forward, providers: &Providers) -> Option<Attempt>
     );
     let injected = match &forward.body {
         Body::Json { call, .. } => asks && call.stream && !call.include_usage,
-        Body::Upload(_) => false,
+        Body::Upload(_) | Body::Empty => false,
     };
     Some(Attempt {
         provider: provider.clone(),

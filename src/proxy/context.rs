@@ -104,6 +104,8 @@ pub enum Body {
     },
     /// Streamed up.
     Upload(Box<Upload>),
+    /// There is none.
+    Empty,
 }
 
 /// One attempt at a provider.

@@ -123,6 +123,7 @@ impl ProxyHttp for Proxy {
             }
             // It cannot be sent again, should the pooled connection be closing at this moment.
             Body::Upload(_) => false,
+            Body::Empty => !forward.fresh,
         };
         if let Some(exchange) = &ctx.exchange {
             exchange.set_patience(Patience {
@@ -194,6 +195,7 @@ impl ProxyHttp for Proxy {
                 }
                 length
             }
+            Body::Empty => return Ok(()),
         };
         match length {
             Some(length) => header.insert_header(CONTENT_LENGTH, length)?,

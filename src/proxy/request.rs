@@ -1,11 +1,13 @@
 //! From the header to the permission: route, authenticate, read the body, admit.
 
 use super::context::{Body, Context, Forward};
+use super::snapshot::Snapshot;
 use super::{local, upload};
-use crate::admit::{admit, unsupported};
+use crate::admit::{Admission, admit, unsupported};
 use crate::auth::network::client_address;
 use crate::auth::secret::KeyHint;
 use crate::auth::{anonymous, authenticate, credential, missing};
+use crate::catalog::Upstream;
 use crate::downstream::Fault;
 use crate::downstream::session::BODY_SILENCE;
 use crate::rejection::{Code, Rejection, quoted};
@@ -89,6 +91,12 @@ pub async fn check(
     };
     ctx.caller = Some(caller.clone());
     if endpoint.operation.body() == route::Body::None {
+        let asked = endpoint.operation == Operation::ListModels;
+        if let Some(found) = snapshot.catalog.catch_all_alone().filter(|_| asked) {
+            let admission = admit(&caller, found)?;
+            served(&snapshot, &admission, endpoint.operation)?;
+            return Ok(forward(session, admission, endpoint.operation, Body::Empty));
+        }
         local::models(session, ctx, &endpoint, &caller).await?;
         return Ok(Step::Answered);
     }
@@ -109,23 +117,37 @@ pub async fn check(
     let name = match &body {
         Body::Json { call, .. } => &call.model,
         Body::Upload(upload) => upload.model(),
+        Body::Empty => "",
     };
     let found = snapshot.catalog.find(name)?;
     // For the log: what was asked for, even if it is refused now.
     ctx.model = Some(found.clone());
     let admission = admit(&caller, found)?;
-    let served = admission.model().model.upstreams.iter().any(|upstream| {
-        snapshot
-            .providers
-            .get(upstream.provider)
-            .is_some_and(|(provider, _)| provider.path(endpoint.operation).is_some())
-    });
-    if !served {
-        return Err(unsupported(&admission.model().id, endpoint.operation).into());
+    served(&snapshot, &admission, endpoint.operation)?;
+    Ok(forward(session, admission, endpoint.operation, body))
+}
+
+/// Checks that some upstream of the model speaks the endpoint's protocol.
+fn served(
+    snapshot: &Snapshot,
+    admission: &Admission,
+    operation: Operation,
+) -> Result<(), Rejection> {
+    let model = admission.model();
+    let speaks = |upstream: &Upstream| {
+        let provider = snapshot.providers.get(upstream.provider);
+        provider.is_some_and(|(provider, _)| provider.path(operation).is_some())
+    };
+    match model.model.upstreams.iter().any(speaks) {
+        true => Ok(()),
+        false => Err(unsupported(&model.id, operation)),
     }
-    Ok(Step::Forward(Box::new(Forward {
+}
+
+fn forward(session: &Session, admission: Admission, operation: Operation, body: Body) -> Step {
+    Step::Forward(Box::new(Forward {
         admission,
-        operation: endpoint.operation,
+        operation,
         body,
         query: session.req_header().uri.query().map(str::to_owned),
         read: Instant::now(),
@@ -137,7 +159,7 @@ pub async fn check(
         stream: None,
         held: None,
         answered: None,
-    })))
+    }))
 }
 
 /// What was wrong with the request before anyone looked at what it asks for.

@@ -59,7 +59,7 @@ pub fn broken(
     let again = match &mut ctx.forward {
         Some(forward) if untouched && !answering => {
             let repeatable = match &forward.body {
-                Body::Json { .. } => true,
+                Body::Json { .. } | Body::Empty => true,
                 Body::Upload(upload) => upload.repeatable(),
             };
             let at_once = forward
