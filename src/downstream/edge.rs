@@ -27,7 +27,8 @@ use tokio::time::timeout;
 const KEEPALIVE: Duration = Duration::from_secs(75);
 /// A request's header must be complete so long after its first byte at the latest.
 const HEADER_DEADLINE: Duration = Duration::from_secs(10);
-/// A client that does not read is let go after this.
+/// A client that does not open its window for a stream of HTTP/2 is let go after this; the
+/// connection below has a limit of its own.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Header fields of one request: what nginx and Apache allow.
 const MAX_FIELDS: usize = 100;
@@ -80,7 +81,6 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
         settings: HttpPersistentSettings,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        wire.set_pipelining_enabled(true);
         match timeout(KEEPALIVE + HEADER_DEADLINE, wire.read_request()).await {
             Ok(Ok(Some(_))) => {}
             // The client closed between two requests, or was too slow with one.
@@ -92,12 +92,9 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
                 return None;
             }
         }
-        if wire.will_keepalive() && !*shutdown.borrow() {
-            wire.set_server_keepalive(Some(KEEPALIVE.as_secs()));
-        } else {
+        if *shutdown.borrow() {
             wire.set_server_keepalive(None);
         }
-        wire.set_write_timeout(Some(WRITE_TIMEOUT));
         wire.set_total_drain_timeout(Some(LINGER));
         // Hints of the provider's are between it and us.
         wire.set_ignore_info_resp(true);
@@ -236,7 +233,8 @@ impl<P: HttpServerApp + Send + Sync + 'static> HttpServerApp for Edge<P> {
         mut session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        session.set_keepalive(Some(KEEPALIVE.as_secs()));
+        // Without a time: the wait for the next request is timed here, once.
+        session.set_keepalive(Some(0));
         session.set_pipelining_enabled(true);
         let settings = HttpPersistentSettings::for_session(&session);
         match session {

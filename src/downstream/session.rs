@@ -95,14 +95,10 @@ fn gone<T>() -> Result<T> {
 impl Downstream {
     /// A session for one exchange.
     pub fn new(wire: Wire, exchange: Arc<Exchange>) -> Box<Downstream> {
-        let now = Instant::now();
         Box::new(Downstream {
             wire: Some(wire),
             exchange,
-            silence: Silence {
-                heard: now,
-                spoke: now,
-            },
+            silence: Silence::default(),
             timer: None,
             changes: 0,
             finished: false,
@@ -112,11 +108,11 @@ impl Downstream {
     }
 
     fn heard(&mut self) {
-        self.silence.heard = Instant::now();
+        self.silence.heard = Some(Instant::now());
     }
 
     fn spoke(&mut self) {
-        let now = Instant::now();
+        let now = Some(Instant::now());
         self.silence = Silence {
             heard: now,
             spoke: now,
@@ -140,7 +136,7 @@ impl Downstream {
         self.interrupted = true;
         on_wire!(self, wire => wire.piece(words).await)?;
         self.interrupted = false;
-        self.silence.spoke = Instant::now();
+        self.silence.spoke = Some(Instant::now());
         Ok(())
     }
 
@@ -234,7 +230,10 @@ impl Session for Downstream {
             // Where the next request begins is not known any more.
             wire.set_server_keepalive(None);
         }
-        self.heard();
+        // Before the first attempt nobody waits for an upstream.
+        if self.exchange.state().patience.is_some() {
+            self.heard();
+        }
         chunk
     }
 

@@ -21,13 +21,13 @@ pub enum Verdict {
     Stalled,
 }
 
-/// When something last happened.
-#[derive(Debug)]
+/// When something last happened; `None` before the attempt under way.
+#[derive(Debug, Default)]
 pub struct Silence {
     /// The last byte of the answer that came, or of the request that went.
-    pub heard: Instant,
+    pub heard: Option<Instant>,
     /// The last byte that the client got.
-    pub spoke: Instant,
+    pub spoke: Option<Instant>,
 }
 
 impl Silence {
@@ -42,7 +42,9 @@ impl Silence {
     ) -> Verdict {
         let mut next = now + KEEPALIVE_AFTER;
         if let Some(patience) = patience {
-            let heard = self.heard.max(patience.since);
+            let heard = self
+                .heard
+                .map_or(patience.since, |heard| heard.max(patience.since));
             let (limit, overdue) = match answering {
                 false => (patience.first_byte, Verdict::FirstByteOverdue),
                 true => (patience.idle, Verdict::Stalled),
@@ -53,8 +55,8 @@ impl Silence {
             }
             next = end;
         }
-        if answering && keepalive {
-            let due = self.spoke + KEEPALIVE_AFTER;
+        if let (Some(spoke), true) = (self.spoke, answering && keepalive) {
+            let due = spoke + KEEPALIVE_AFTER;
             if due <= now {
                 return Verdict::Keepalive;
             }
@@ -81,10 +83,7 @@ mod tests {
     #[test]
     fn the_first_byte_has_its_own_limit() {
         let start = Instant::now();
-        let silence = Silence {
-            heard: start,
-            spoke: start,
-        };
+        let silence = Silence::default();
         let judge = |at, patience: &Patience| silence.judge(at, Some(patience), false, true);
         assert_eq!(
             judge(start + 59 * SECOND, &patience(start)),
@@ -106,8 +105,8 @@ mod tests {
     fn keepalives_come_in_a_stream_only_and_do_not_extend_the_idle_limit() {
         let start = Instant::now();
         let mut silence = Silence {
-            heard: start,
-            spoke: start,
+            heard: Some(start),
+            spoke: Some(start),
         };
         let patience = patience(start);
         let at = |seconds: u32| start + seconds * SECOND;
@@ -123,7 +122,7 @@ mod tests {
             silence.judge(at(15), Some(&patience), true, false),
             Verdict::Wait(at(40))
         );
-        silence.spoke = at(30);
+        silence.spoke = Some(at(30));
         assert_eq!(
             silence.judge(at(31), Some(&patience), true, true),
             Verdict::Wait(at(40))

@@ -8,7 +8,7 @@ use crate::upstream::Provider;
 use crate::upstream::peer::Template;
 use crate::upstream::select::{Candidate, choose};
 use std::sync::Arc;
-use std::time::Instant;
+use tokio::time::Instant;
 
 /// The refusal when every upstream was tried, or none fits.
 pub fn no_upstream() -> Rejection {

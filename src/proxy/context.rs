@@ -118,8 +118,8 @@ pub struct Attempt {
     pub model: Arc<str>,
     /// Which bit of [`Forward::tried`] is its.
     pub bit: u64,
-    /// When the provider was chosen.
-    pub chosen: Instant,
+    /// When the provider was chosen, by the clock that times its silence.
+    pub chosen: tokio::time::Instant,
     /// The usage chunk was asked for by us, not by the client.
     pub injected: bool,
 }

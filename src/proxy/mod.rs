@@ -34,7 +34,6 @@ use request::{Refusal, Step};
 use snapshot::Gateway;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// A phase that cannot answer by itself leaves its refusal in the context and fails with this.
 const REFUSED: ErrorType = ErrorType::Custom("Refused");
@@ -129,7 +128,7 @@ impl ProxyHttp for Proxy {
             exchange.set_patience(Patience {
                 first_byte: upstream.timeouts.first_byte,
                 idle: upstream.timeouts.idle,
-                since: Instant::now(),
+                since: attempt.chosen,
             });
         }
         forward.tried |= attempt.bit;

@@ -75,7 +75,7 @@ pub fn record(gateway: &Gateway, session: &Session, ctx: &Context, status: u16, 
 /// and from the provider's header to ours.
 fn overhead(ctx: &Context) -> Option<Duration> {
     let forward = ctx.forward.as_deref()?;
-    let chosen = forward.attempt.as_ref()?.chosen;
+    let chosen = forward.attempt.as_ref()?.chosen.into_std();
     let back = ctx.first_byte?.saturating_duration_since(forward.answered?);
     Some(chosen.saturating_duration_since(forward.read) + back)
 }

@@ -1,4 +1,4 @@
-//! [`Buffered`]: a connection whose small writes leave together.
+//! [`Buffered`]: a connection whose small writes leave together, and whose peer must take them.
 //!
 //! Pingora buffers the connections of its own listeners in the same way, but keeps that to itself.
 //! Reads are not buffered here: the HTTP parser reads into a buffer of its own, and 64 KiB for each
@@ -12,25 +12,49 @@ use pingora::protocols::{
     TimingDigest, UniqueID, UniqueIDType,
 };
 use std::fmt::Debug;
-use std::io::{IoSlice, Result};
+use std::future::Future;
+use std::io::{ErrorKind, IoSlice, Result};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, BufWriter, ReadBuf};
+use tokio::time::{Sleep, sleep};
 
 /// An answer's header and a small body, or an event with its chunk framing, fit in and leave in one
 /// system call.
 const WRITE_BUFFER: usize = 4 << 10;
 
+/// A client that takes nothing for so long is let go. The clock runs only while a write waits.
+const STALLED: Duration = Duration::from_secs(30);
+
 /// A connection with buffered writes.
 #[derive(Debug)]
-pub struct Buffered<S: IO>(BufWriter<S>);
+pub struct Buffered<S: IO> {
+    stream: BufWriter<S>,
+    stalled: Option<Pin<Box<Sleep>>>,
+}
 
 impl<S: IO> Buffered<S> {
     /// Buffers a connection.
     pub fn new(stream: S) -> Buffered<S> {
-        Buffered(BufWriter::with_capacity(WRITE_BUFFER, stream))
+        Buffered {
+            stream: BufWriter::with_capacity(WRITE_BUFFER, stream),
+            stalled: None,
+        }
+    }
+
+    /// Passes a write's outcome on; one that waits for too long fails.
+    fn within<T>(&mut self, written: Poll<Result<T>>, cx: &mut Context<'_>) -> Poll<Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(STALLED)));
+        match stalled.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
     }
 }
 
@@ -40,7 +64,7 @@ impl<S: IO> AsyncRead for Buffered<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
@@ -50,7 +74,8 @@ impl<S: IO> AsyncWrite for Buffered<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.within(written, cx)
     }
 
     fn poll_write_vectored(
@@ -58,19 +83,21 @@ impl<S: IO> AsyncWrite for Buffered<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.within(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        let written = Pin::new(&mut self.stream).poll_flush(cx);
+        self.within(written, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -78,54 +105,54 @@ impl<S: IO> AsyncWrite for Buffered<S> {
 impl<S: IO> Shutdown for Buffered<S> {
     async fn shutdown(&mut self) {
         // What fails to be flushed now has no one left to read it.
-        let _ = tokio::io::AsyncWriteExt::flush(&mut self.0).await;
-        Shutdown::shutdown(self.0.get_mut()).await;
+        let _ = tokio::io::AsyncWriteExt::flush(&mut self.stream).await;
+        Shutdown::shutdown(self.stream.get_mut()).await;
     }
 }
 
 impl<S: IO> UniqueID for Buffered<S> {
     fn id(&self) -> UniqueIDType {
-        self.0.get_ref().id()
+        self.stream.get_ref().id()
     }
 }
 
 impl<S: IO> Ssl for Buffered<S> {
     fn get_ssl(&self) -> Option<&TlsRef> {
-        self.0.get_ref().get_ssl()
+        self.stream.get_ref().get_ssl()
     }
 
     fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.0.get_ref().get_ssl_digest()
+        self.stream.get_ref().get_ssl_digest()
     }
 
     fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.0.get_ref().selected_alpn_proto()
+        self.stream.get_ref().selected_alpn_proto()
     }
 }
 
 impl<S: IO> GetTimingDigest for Buffered<S> {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.0.get_ref().get_timing_digest()
+        self.stream.get_ref().get_timing_digest()
     }
 
     fn get_read_pending_time(&self) -> Duration {
-        self.0.get_ref().get_read_pending_time()
+        self.stream.get_ref().get_read_pending_time()
     }
 
     fn get_write_pending_time(&self) -> Duration {
-        self.0.get_ref().get_write_pending_time()
+        self.stream.get_ref().get_write_pending_time()
     }
 }
 
 impl<S: IO> GetProxyDigest for Buffered<S> {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.0.get_ref().get_proxy_digest()
+        self.stream.get_ref().get_proxy_digest()
     }
 }
 
 impl<S: IO> GetSocketDigest for Buffered<S> {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.0.get_ref().get_socket_digest()
+        self.stream.get_ref().get_socket_digest()
     }
 }
 

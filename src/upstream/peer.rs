@@ -60,8 +60,8 @@ impl Template {
         let options = &mut peer.options;
         options.connection_timeout = Some(connect);
         options.total_connection_timeout = Some(connect);
-        // No read timeout: the session times the wait for the first byte and the silences after it.
-        options.write_timeout = Some(WRITE_TIMEOUT);
+        // No timeouts on reading and writing: the session times the wait for the first byte and the
+        // silences after it, once for all of them.
         options.idle_timeout = Some(POOL_IDLE);
         options.max_h2_streams = H2_STREAMS;
         options.ca = authorities;
@@ -78,6 +78,9 @@ impl Template {
         let mut peer = self.0.clone();
         peer._address = pingora::protocols::l4::socket::SocketAddr::Inet(address);
         if !pooled {
+            // An upload is written while the client still sends it, and then the session looks at
+            // the client alone.
+            peer.options.write_timeout = Some(WRITE_TIMEOUT);
             peer.group_key = crate::id::next_random() | (1 << 63);
             peer.options.idle_timeout = Some(Duration::from_millis(1));
         }
