@@ -689,18 +689,20 @@ async fn odd_heads() {
     all(heads()).await;
 }
 
+/// Pingora's chunk reader takes an empty size for 0 and the rest for trailers.
 #[tokio::test]
-#[ignore = "bug: Pingora's chunk reader takes an empty size for 0 and the rest for trailers"]
 async fn a_chunk_without_a_size() {
     all(vec![chunks("no size", "\r\nBODY\r\n0\r\n\r\n", NO)]).await;
 }
 
+/// Pingora's chunk reader skips a bare line feed in an extension. A proxy in front that takes it for
+/// the line's end sees the request end earlier, and another begin: that one must not be served.
 #[tokio::test]
-#[ignore = "bug: Pingora's chunk reader skips a bare line feed in an extension and waits on; a proxy in front that takes it for the line's end would see the request end earlier"]
 async fn a_chunk_extension_ended_by_a_line_feed() {
+    let bytes = format!("LEN;a\nBODY\r\n0\r\n\r\n{}", whole());
     all(vec![chunks(
         "an extension ended by a line feed",
-        "LEN;a\nBODY\r\n0\r\n\r\n",
+        &bytes,
         NO,
     )])
     .await;

@@ -19,7 +19,7 @@ pub mod unread;
 
 use bytes::Bytes;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -39,6 +39,7 @@ pub struct Exchange {
     /// The request may not be answered on its merits: why.
     pub fault: Option<Fault>,
     changes: AtomicU32,
+    last: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -81,6 +82,7 @@ impl Exchange {
             http2,
             fault,
             changes: AtomicU32::new(1),
+            last: AtomicBool::new(false),
             state: Mutex::default(),
         })
     }
@@ -118,6 +120,11 @@ impl Exchange {
     pub fn set_keepalive(&self, words: Option<Bytes>) {
         self.state().keepalive = words;
         self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Lets the connection end with this exchange; to be said before the answer's header goes out.
+    pub fn close_after(&self) {
+        self.last.store(true, Ordering::Relaxed);
     }
 
     /// Counts the changes of what the session's timer depends on.

@@ -21,6 +21,7 @@ use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, Result};
 use std::future::pending;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 // The timer's own clock, which tests can move.
@@ -253,6 +254,9 @@ impl Session for Downstream {
                 // connection its keep-alive.
                 let interim = header.status.is_informational();
                 wire.set_close_on_response_before_downstream_finish(!interim);
+                if self.exchange.last.load(Ordering::Relaxed) {
+                    wire.set_server_keepalive(None);
+                }
                 wire.write_response_header(header).await?;
                 if end {
                     wire.finish_body().await?;

@@ -3,13 +3,13 @@
 use super::context::Context;
 use super::headers::{EXPOSED, REQUEST_ID, X_REQUEST_ID};
 use crate::record::event::Outcome;
-use crate::rejection::Rejection;
+use crate::rejection::{Code, Rejection};
 use crate::route::Api;
 use crate::wire::error::{Dialect, Envelope};
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CONTENT_LENGTH, CONTENT_TYPE,
-    EXPECT, ORIGIN,
+    EXPECT, ORIGIN, TRANSFER_ENCODING,
 };
 use http::{HeaderValue, Method};
 use pingora::http::ResponseHeader;
@@ -36,6 +36,14 @@ pub async fn reject(session: &mut Session, ctx: &mut Context, rejection: Rejecti
         body,
     } = dialect.envelope(&rejection, ctx.api, ctx.request_id.as_str());
     ctx.outcome = Some(Outcome::Rejected(rejection.code));
+    if let Some(exchange) = &ctx.exchange
+        && matches!(rejection.code, Code::InvalidJson | Code::InvalidRequest)
+        && session.req_header().headers.contains_key(TRANSFER_ENCODING)
+    {
+        // Pingora reads chunks leniently: where a body ends that makes no sense, and another request
+        // begins, may look different to a proxy in front.
+        exchange.close_after();
+    }
     answer(session, ctx, status, &headers, body.into()).await
 }
 
