@@ -16,7 +16,7 @@ use pingora::protocols::http::v1::server::HttpSession as H1;
 use pingora::protocols::http::v2::server::{H2Options, HttpSession as H2, default_h2_options};
 use pingora::server::ShutdownWatch;
 use pingora::{ErrorType, Result};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -37,8 +37,9 @@ const MAX_FIELDS: usize = 100;
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 16 << 20;
 
-/// Answers a request that cannot be parsed: from its id to status and JSON body.
-pub type Malformed = Box<dyn Fn(&str) -> (u16, String) + Send + Sync>;
+/// Answers a request that cannot be parsed: from its id and the client's address to status and JSON
+/// body.
+pub type Malformed = Box<dyn Fn(RequestId, Option<IpAddr>) -> (u16, String) + Send + Sync>;
 
 /// The application that Pingora's accept loop serves.
 pub struct Edge<P> {
@@ -120,7 +121,8 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
     /// Answers what is not HTTP.
     async fn refuse(&self, mut wire: Box<H1>) {
         let id = RequestId::new();
-        let (status, body) = (self.malformed)(id.as_str());
+        let client = peer(wire.digest()).map(|peer| peer.ip());
+        let (status, body) = (self.malformed)(id, client);
         wire.set_server_keepalive(None);
         let answer = async {
             let mut header = ResponseHeader::build(status, Some(6))?;

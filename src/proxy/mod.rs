@@ -35,6 +35,8 @@ use snapshot::Gateway;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use recording::malformed;
+
 /// A phase that cannot answer by itself leaves its refusal in the context and fails with this.
 const REFUSED: ErrorType = ErrorType::Custom("Refused");
 

@@ -2,14 +2,18 @@
 
 use super::context::Context;
 use super::snapshot::Gateway;
+use crate::auth::secret::KeyHint;
+use crate::id::RequestId;
 use crate::meter::Meter;
 use crate::meter::usage::Source;
 use crate::record::event::{Event, Outcome};
 use crate::record::metrics::Place;
+use crate::rejection::Code;
 use crate::route::Operation;
 use pingora_proxy::Session;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Makes the event of a finished request, and hands it on.
 pub fn record(gateway: &Gateway, session: &Session, ctx: &Context, status: u16, outcome: Outcome) {
@@ -69,6 +73,33 @@ pub fn record(gateway: &Gateway, session: &Session, ctx: &Context, status: u16, 
     };
     ctx.snapshot.recorder.record(place, &event);
     gateway.log.push(event);
+}
+
+/// Tells of a request that could not even be parsed.
+pub fn malformed(gateway: &Gateway, id: RequestId, client: Option<IpAddr>, status: u16) {
+    gateway.metrics.malformed.inc();
+    gateway.log.push(Event {
+        time: SystemTime::now(),
+        request_id: id,
+        surface: Arc::default(),
+        operation: "",
+        key: KeyHint::NONE,
+        account: None,
+        project: None,
+        model: None,
+        upstream: None,
+        attempts: 0,
+        status,
+        outcome: Outcome::Rejected(Code::InvalidRequest),
+        stream: false,
+        usage: None,
+        total: Duration::ZERO,
+        first_byte: None,
+        overhead: None,
+        bytes_in: 0,
+        bytes_out: 0,
+        client,
+    });
 }
 
 /// The gateway's own share of the time to the first byte: from the body to the chosen provider,

@@ -10,8 +10,9 @@ use crate::auth::secret::{KeyHash, generate};
 use crate::config::Config;
 use crate::demo::Demo;
 use crate::downstream::edge::Edge;
-use crate::proxy::Proxy;
+use crate::id::RequestId;
 use crate::proxy::snapshot::{Gateway, Snapshot};
+use crate::proxy::{Proxy, malformed};
 use crate::record::access_log::AccessLog;
 use crate::record::metrics::Metrics;
 use crate::rejection::{Code, Rejection};
@@ -24,7 +25,7 @@ use pingora::apps::HttpServerOptions;
 use pingora::server::configuration::ServerConf;
 use pingora_proxy::HttpProxy;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -202,20 +203,20 @@ fn edge(config: &Config, gateway: Arc<Gateway>) -> Edge<HttpProxy<Proxy>> {
         upstream_keepalive_pool_size: POOL,
         ..ServerConf::default()
     };
-    let malformed = gateway.metrics.malformed.clone();
+    let recorder = gateway.clone();
     let mut proxy = HttpProxy::new(Proxy { gateway }, Arc::new(conf));
     // Pingora would refuse CONNECT in its own words; ours are in `proxy::request`.
     let mut options = HttpServerOptions::default();
     options.allow_connect_method_proxying = true;
     proxy.server_options = Some(options);
     proxy.handle_init_modules();
-    let answer = move |id: &str| {
-        malformed.inc();
+    let answer = move |id: RequestId, client: Option<IpAddr>| {
         let rejection = Rejection::new(
             Code::InvalidRequest,
             "The request is not well-formed HTTP/1.1.",
         );
-        let envelope = Dialect::default().envelope(&rejection, Api::OpenAi, id);
+        let envelope = Dialect::default().envelope(&rejection, Api::OpenAi, id.as_str());
+        malformed(&recorder, id, client, envelope.status);
         (envelope.status, envelope.body)
     };
     let header_limit = usize::try_from(config.limits.header).unwrap_or(usize::MAX);
