@@ -5,13 +5,15 @@ pub mod network;
 pub mod secret;
 
 use crate::rejection::{Code, Rejection};
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 use secret::{KeyHash, KeyHint};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
+
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// A key as the directory knows it. The key itself is not in here, only its hash was ever kept.
 #[derive(Debug)]
@@ -114,13 +116,13 @@ impl Glob {
 /// which of them a later hop would have believed.
 pub fn credential(headers: &HeaderMap) -> Result<Option<&str>, Rejection> {
     let bearer =
-        match single(headers, AUTHORIZATION.as_str())? {
+        match single(headers, &AUTHORIZATION)? {
             None => None,
             Some(value) => Some(bearer(value).ok_or_else(|| {
                 refused("The Authorization header is not of the form `Bearer KEY`.")
             })?),
         };
-    let api_key = single(headers, "x-api-key")?.map(str::trim);
+    let api_key = single(headers, &X_API_KEY)?.map(str::trim);
     match (bearer, api_key) {
         (Some(a), Some(b)) if a != b => Err(refused(
             "Authorization and X-API-Key carry two different keys; send one of them.",
@@ -129,7 +131,7 @@ pub fn credential(headers: &HeaderMap) -> Result<Option<&str>, Rejection> {
     }
 }
 
-fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Rejection> {
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Rejection> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else {
         return Ok(None);

@@ -144,7 +144,7 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
     fn fault(&self, raw: &[u8], header: &RequestHeader) -> Option<Fault> {
         // Pingora takes `Transfer-Encoding` before `Content-Length` and forgets the latter; a proxy
         // in front that did the opposite would let one request smuggle another.
-        let both = header.headers.contains_key("transfer-encoding")
+        let both = header.headers.contains_key(TRANSFER_ENCODING)
             && (memmem::find(&raw.to_ascii_lowercase(), b"\ncontent-length").is_some());
         let bare = memchr_iter(b'\n', raw).any(|at| at == 0 || raw.get(at - 1) != Some(&b'\r'));
         if both || bare || !plainly_framed(header) {

@@ -3,6 +3,7 @@
 
 mod choice;
 pub mod context;
+mod dress;
 mod failure;
 mod headers;
 mod local;
@@ -22,9 +23,8 @@ use crate::wire::request::{Changes, rewrite};
 use async_trait::async_trait;
 use bytes::Bytes;
 use choice::{candidates, next_attempt, no_upstream};
-use context::{Body, Context, Forward};
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Uri};
+use context::{Body, Context};
+use http::HeaderMap;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::upstreams::peer::HttpPeer;
@@ -149,60 +149,10 @@ impl ProxyHttp for Proxy {
         header: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        let Some(forward) = &mut ctx.forward else {
-            return Ok(());
-        };
-        let Forward {
-            attempt: Some(attempt),
-            ..
-        } = &**forward
-        else {
-            return Ok(());
-        };
-        let provider = attempt.provider.clone();
-        let model = attempt.model.clone();
-        let Some(path) = provider.path(forward.operation) else {
-            return Error::e_explain(ErrorType::InternalError, "no path for the operation");
-        };
-        header.set_uri(match &forward.query {
-            None => path.clone(),
-            Some(query) => Uri::try_from(format!("{}?{query}", path.path())).map_err(|error| {
-                Error::because(ErrorType::InternalError, "upstream target", error)
-            })?,
-        });
-        headers::strip_request(header);
-        header.insert_header(HOST, &provider.authority)?;
-        if let Some(credential) = provider.credential() {
-            match forward.operation.api() {
-                crate::route::Api::OpenAi => {
-                    header.insert_header(AUTHORIZATION, credential.bearer.clone())?;
-                }
-                crate::route::Api::Anthropic => {
-                    header.insert_header(headers::X_API_KEY, credential.plain.clone())?;
-                }
-            }
+        match &mut ctx.forward {
+            Some(forward) => dress::for_provider(forward, ctx.exchange.as_deref(), header),
+            None => Ok(()),
         }
-        let length = match &mut forward.body {
-            Body::Json { .. } => {
-                // It was read as JSON: nobody behind may read it as anything else.
-                header.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
-                ctx.exchange.as_ref().map(|exchange| exchange.replay_len())
-            }
-            Body::Upload(upload) => {
-                header.insert_header(CONTENT_TYPE, upload.content_type())?;
-                let (pieces, length) = upload.begin(&model);
-                if let Some(exchange) = &ctx.exchange {
-                    exchange.unread(pieces);
-                }
-                length
-            }
-            Body::Empty => return Ok(()),
-        };
-        match length {
-            Some(length) => header.insert_header(CONTENT_LENGTH, length)?,
-            None => header.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?,
-        }
-        Ok(())
     }
 
     async fn request_body_filter(

@@ -11,7 +11,7 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CONTENT_LENGTH, CONTENT_TYPE,
     EXPECT, ORIGIN, TRANSFER_ENCODING,
 };
-use http::{HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
@@ -59,20 +59,26 @@ pub async fn answer(
     body: Bytes,
 ) -> Result<()> {
     drain(session, ctx).await;
-    let mut header = ResponseHeader::build(status, Some(headers.len() + 6))?;
+    let (mut parts, ()) = http::Response::new(()).into_parts();
+    parts.status = StatusCode::from_u16(status)
+        .map_err(|error| Error::because(ErrorType::InternalError, "status", error))?;
+    let map = &mut parts.headers;
+    map.reserve(headers.len() + 8);
     if !body.is_empty() {
-        header.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
+        map.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
-    header.insert_header(CONTENT_LENGTH, body.len())?;
-    identify(&mut header, ctx)?;
-    allow_browsers(session, &mut header)?;
+    map.insert(CONTENT_LENGTH, body.len().into());
+    identify(map, ctx)?;
+    allow_browsers(session, map);
     for (name, value) in headers {
-        header.insert_header(*name, value.as_str())?;
+        let value = HeaderValue::from_str(value)
+            .map_err(|error| Error::because(ErrorType::InternalError, *name, error))?;
+        map.insert(*name, value);
     }
     ctx.first_byte = Some(Instant::now());
     let bare = body.is_empty() || session.req_header().method == Method::HEAD;
     session
-        .write_response_header(Box::new(header), bare)
+        .write_response_header(Box::new(ResponseHeader::from(parts)), bare)
         .await?;
     if !bare {
         session.write_response_body(Some(body), true).await?;
@@ -84,29 +90,25 @@ pub async fn answer(
 ///
 /// # Errors
 /// Never in practice: an id is a valid header value.
-pub fn identify(header: &mut ResponseHeader, ctx: &Context) -> Result<()> {
+pub fn identify(map: &mut HeaderMap, ctx: &Context) -> Result<()> {
     let id = ctx
         .request_id
         .header()
         .map_err(|error| Error::because(ErrorType::InternalError, "request id", error))?;
-    header.insert_header(X_REQUEST_ID, id.clone())?;
-    header.insert_header(REQUEST_ID, id)?;
+    map.insert(X_REQUEST_ID, id.clone());
+    map.insert(REQUEST_ID, id);
     Ok(())
 }
 
 /// Lets a page of any origin read the answer, if a browser asks: keys are what protects it.
-///
-/// # Errors
-/// Never in practice: the values are constant.
-pub fn allow_browsers(session: &Session, header: &mut ResponseHeader) -> Result<()> {
+pub fn allow_browsers(session: &Session, map: &mut HeaderMap) {
     if session.req_header().headers.contains_key(ORIGIN) {
-        header.insert_header(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"))?;
-        header.insert_header(
+        map.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        map.insert(
             ACCESS_CONTROL_EXPOSE_HEADERS,
             HeaderValue::from_static(EXPOSED),
-        )?;
+        );
     }
-    Ok(())
 }
 
 async fn drain(session: &mut Session, ctx: &Context) {

@@ -1,7 +1,7 @@
 //! From the provider's header to the last byte: what is passed on, what is metered, what is ours to say.
 
 use super::context::{Active, Context, Forward};
-use super::headers::{X_ACCEL_BUFFERING, strip_response};
+use super::headers::{X_ACCEL_BUFFERING, downward, take_response};
 use super::respond::{allow_browsers, identify, terminal_event};
 use super::snapshot::Gateway;
 use crate::meter::usage::Shape;
@@ -157,17 +157,18 @@ pub fn dress(
     gateway: &Gateway,
     header: &mut ResponseHeader,
 ) -> pingora::Result<()> {
-    strip_response(header);
-    identify(header, ctx)?;
-    allow_browsers(session, header)?;
+    let mut parts = take_response(header);
+    let mut map = downward(parts.headers);
+    identify(&mut map, ctx)?;
+    allow_browsers(session, &mut map);
     let form = ctx
         .forward
         .as_ref()
         .and_then(|forward| forward.meter.as_ref())
         .map(Meter::form);
     if let (Some(form), Some(forward)) = (form.filter(|form| is_stream(*form)), &mut ctx.forward) {
-        header.insert_header(X_ACCEL_BUFFERING, HeaderValue::from_static("no"))?;
-        header.insert_header(CACHE_CONTROL, HeaderValue::from_static("no-cache"))?;
+        map.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+        map.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         forward.stream = Some(Active::new(&gateway.metrics.active_streams));
         let words = if form == Form::AnthropicSse {
             PING
@@ -180,8 +181,10 @@ pub fn dress(
     }
     if session.req_header().version == Version::HTTP_10 {
         // It knows no chunks: the body then ends with the connection.
-        header.remove_header(&TRANSFER_ENCODING);
+        map.remove(TRANSFER_ENCODING);
     }
+    parts.headers = map;
+    *header = ResponseHeader::from(parts);
     ctx.first_byte = Some(Instant::now());
     Ok(())
 }
