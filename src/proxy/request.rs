@@ -108,7 +108,7 @@ pub async fn check(
             Body::Upload(Box::new(upload))
         }
         _ => {
-            let bytes = read_whole(session, snapshot.body_limit).await?;
+            let bytes = read_whole(session, length, snapshot.body_limit).await?;
             let call = read_call(&bytes).map_err(refused_call)?;
             required(&call, endpoint.operation)?;
             Body::Json { call, bytes }
@@ -300,13 +300,20 @@ pub fn body_overdue() -> Rejection {
     )
 }
 
-async fn read_whole(session: &mut Session, limit: u64) -> Result<Bytes, Refusal> {
+async fn read_whole(
+    session: &mut Session,
+    announced: Option<u64>,
+    limit: u64,
+) -> Result<Bytes, Refusal> {
     let Some(first) = next_chunk(session).await? else {
         return Ok(Bytes::new());
     };
     let mut length = first.len() as u64;
+    // Nearly every request: one chunk, not copied again.
+    if announced == Some(length) {
+        return Ok(first);
+    }
     let mut rest = match next_chunk(session).await? {
-        // Nearly every request: one chunk, not copied again.
         None => return Ok(first),
         Some(second) => {
             length += second.len() as u64;
