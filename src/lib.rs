@@ -9,29 +9,60 @@
 //!
 //! | layer | members | may import |
 //! | --- | --- | --- |
-//! | 0 words | [`id`], [`billing::money`], [`rejection`] | std |
+//! | 0 words | [`id`], [`billing::money`], [`rejection`] | std; http and bytes for header values |
 //! | 1 pure | [`route`], [`auth`], [`catalog`], [`upstream`] (selection), [`wire`], [`meter`] | 0 |
 //! | 2 use cases | [`admit`] | 0–1 |
 //! | 3 adapters | [`record`], [`auth::directory`], [`upstream::addresses`] | 0–2 |
 //! | 4 shell | [`downstream`], [`proxy`], [`demo`], [`upstream::peer`] | all below, pingora |
-//! | 5 wiring | [`config`] (seen by 4 and 5 only), [`server`], [`cli`] | all |
+//! | 5 wiring | [`config`] (seen by 5 only), [`server`], [`cli`] | all |
 
-pub mod admit; // may this key call this model now
-pub mod auth; // headers → key
-pub mod catalog; // the models
-pub mod downstream; // the client's side of an exchange
-pub mod meter; // an answer's chunks → usage
-pub mod proxy; // the phases of a request
+// Accept: listeners, TLS, start and shutdown.
+pub mod server;
+
+// The client's side of an exchange.
+pub mod downstream;
+
+// The phases of a request.
+pub mod proxy;
+
+// Method and path → endpoint.
+pub mod route;
+
+// Headers → key.
+pub mod auth;
+
+// May this key call this model now?
+pub mod admit;
+
+// The models.
+pub mod catalog;
+
+// The providers, and which of them is chosen.
+pub mod upstream;
+
+// Bodies and envelopes: what is read and rewritten.
+pub mod wire;
+
+// An answer's chunks → usage.
+pub mod meter;
+
+// Access log, metrics, status.
 pub mod record;
-pub mod route; // method and path → endpoint
-pub mod server; // accept: listeners, TLS, start and shutdown
-pub mod upstream; // the providers, and which of them is chosen
-pub mod wire; // bodies and envelopes: what is read and rewritten // access log, metrics, status
 
-pub mod billing; // money
-pub mod id; // names that travel
-pub mod rejection; // every refusal
+// Money.
+pub mod billing;
 
-pub mod cli; // the verbs
-pub mod config; // the file: as typed, as used
-pub mod demo; // the built-in provider
+// Names that travel.
+pub mod id;
+
+// Every refusal.
+pub mod rejection;
+
+// The verbs.
+pub mod cli;
+
+// The file: as typed, as used.
+pub mod config;
+
+// The built-in provider.
+pub mod demo;

@@ -9,16 +9,10 @@ use crate::route::{Api, Operation};
 /// Permission to forward one request: only [`admit`] makes one.
 #[derive(Clone, Debug)]
 pub struct Admission {
-    caller: Caller,
     model: Found,
 }
 
 impl Admission {
-    /// Who calls.
-    pub fn caller(&self) -> &Caller {
-        &self.caller
-    }
-
     /// What is called.
     pub fn model(&self) -> &Found {
         &self.model
@@ -34,10 +28,7 @@ pub fn admit(caller: &Caller, model: Found) -> Result<Admission, Rejection> {
         return Err(not_allowed(caller, &model.id));
     }
     model.open()?;
-    Ok(Admission {
-        caller: caller.clone(),
-        model,
-    })
+    Ok(Admission { model })
 }
 
 fn not_allowed(caller: &Caller, id: &str) -> Rejection {
@@ -73,7 +64,7 @@ pub fn unsupported(id: &str, operation: Operation) -> Rejection {
 mod tests {
     use super::*;
     use crate::auth::directory::Directory;
-    use crate::auth::secret::KeyHash;
+    use crate::auth::secret::{KeyHash, KeyHint};
     use crate::auth::{Glob, Key, Plan, authenticate};
     use crate::catalog::tests::model;
     use crate::catalog::{Catalog, Model, Status};
@@ -105,7 +96,7 @@ mod tests {
             disabled: false,
         };
         let directory = Directory::new([(KeyHash::of("k"), key)], None);
-        let caller = authenticate(&directory, "k", None, SystemTime::now()).unwrap();
+        let caller = authenticate(&directory, "k", KeyHint::NONE, None, SystemTime::now()).unwrap();
         catalog
             .find(name)
             .and_then(|found| admit(&caller, found))

@@ -36,14 +36,4 @@ impl Directory {
     pub fn anonymous(&self) -> Option<&Arc<Key>> {
         self.anonymous.as_ref()
     }
-
-    /// How many keys there are.
-    pub fn len(&self) -> usize {
-        self.keys.len()
-    }
-
-    /// Whether there is no key at all.
-    pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
-    }
 }

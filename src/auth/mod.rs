@@ -166,17 +166,17 @@ pub fn missing() -> Rejection {
     )
 }
 
-/// Looks the key up and checks its state, expiry and networks.
+/// Looks the key up (`hint` is its own, for the words of a refusal) and checks its state, expiry and networks.
 ///
 /// # Errors
 /// 401 for an unknown, expired or disabled key, 403 for a network that it does not allow.
 pub fn authenticate(
     directory: &directory::Directory,
     text: &str,
+    hint: KeyHint,
     client: Option<IpAddr>,
     now: SystemTime,
 ) -> Result<Caller, Rejection> {
-    let hint = KeyHint::of(text);
     let Some(key) = directory.find(&KeyHash::of(text)) else {
         return Err(Rejection::new(
             Code::InvalidApiKey,
@@ -295,6 +295,7 @@ mod tests {
         authenticate(
             &directory,
             "sk-secret",
+            KeyHint::of("sk-secret"),
             client.parse().ok(),
             SystemTime::UNIX_EPOCH + Duration::from_secs(1000),
         )
@@ -327,9 +328,11 @@ mod tests {
     #[test]
     fn an_unknown_key_is_shown_by_its_first_characters_only() {
         let directory = Directory::new([], None);
+        let key = "sk-0123456789abcdef";
         let rejection = authenticate(
             &directory,
-            "sk-0123456789abcdef",
+            key,
+            KeyHint::of(key),
             None,
             SystemTime::UNIX_EPOCH,
         )

@@ -25,7 +25,11 @@ pub fn models(catalog: &Catalog, key: &Key, detail: Detail, currency: &str) -> V
             && key.allows(&model.id)
             && (detail == Detail::Full || model.status.callable())
     });
-    list(shown.map(|model| entry(model, detail, currency)).collect())
+    list(
+        shown
+            .map(|model| entry(model, &model.id, detail, currency))
+            .collect(),
+    )
 }
 
 /// `GET catalog`: everything that is listed, for everyone.
@@ -33,21 +37,21 @@ pub fn catalog(catalog: &Catalog, currency: &str) -> Value {
     let shown = catalog.models().iter().filter(|model| listed(model));
     list(
         shown
-            .map(|model| entry(model, Detail::Full, currency))
+            .map(|model| entry(model, &model.id, Detail::Full, currency))
             .collect(),
     )
 }
 
-/// `GET models/{id}`.
-pub fn entry(model: &Model, detail: Detail, currency: &str) -> Value {
+/// `GET models/{id}`; under the catch-all the id is the one that was asked for.
+pub fn entry(model: &Model, id: &str, detail: Detail, currency: &str) -> Value {
     // Nobody told us when the model was made; Anthropic's reference allows the epoch for that.
     let mut entry = json!({
-        "id": *model.id,
+        "id": id,
         "object": "model",
         "created": 0,
         "owned_by": model.org.as_deref().unwrap_or("tollgate"),
         "type": "model",
-        "display_name": model.label.as_deref().unwrap_or(&model.id),
+        "display_name": model.label.as_deref().unwrap_or(id),
         "created_at": "1970-01-01T00:00:00Z",
     });
     if let (Detail::Full, Some(fields)) = (detail, entry.as_object_mut()) {
@@ -188,7 +192,7 @@ mod tests {
             },
             ..model("m")
         };
-        let entry = entry(&detailed, Detail::Full, "CNY");
+        let entry = entry(&detailed, "m", Detail::Full, "CNY");
         assert_eq!(entry["pricing"]["input_per_million_tokens"], "4.000000");
         assert_eq!(
             entry["pricing"]["cached_input_per_million_tokens"],

@@ -101,7 +101,7 @@ fn base(listening: Listening) -> String {
 }
 
 fn example(config: &Config, base: String, key: &str) -> String {
-    use crate::config::{Api, ModelStatus};
+    use crate::config::{Api, ModelStatus, ProviderApi};
     let mount = config
         .surfaces
         .iter()
@@ -112,9 +112,17 @@ fn example(config: &Config, base: String, key: &str) -> String {
         .find(|model| model.status == ModelStatus::Active && model.id != "*");
     let mount = mount.map_or("/v1", |surface| &surface.mount);
     let Some(model) = model.map(|model| &model.id) else {
-        return format!(
-            "\nSee its models:\n  curl {base}{mount}/models -H 'Authorization: Bearer {key}'\n\n"
-        );
+        // Nothing is listed by name: only a provider of OpenAI's API can be asked what it has.
+        let listing = config
+            .providers
+            .iter()
+            .any(|provider| provider.api != ProviderApi::Anthropic);
+        return match listing {
+            true => format!(
+                "\nSee its models:\n  curl {base}{mount}/models -H 'Authorization: Bearer {key}'\n\n"
+            ),
+            false => String::new(),
+        };
     };
     format!(
         "\nTry it:\n  curl {base}{mount}/chat/completions \\\n    -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\\n    -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n\n"

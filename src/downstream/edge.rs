@@ -1,4 +1,4 @@
-//! [`Edge`]: what Pingora's accept loop calls with each request; it wraps the session and hands it
+//! [`Edge`]: what Pingora's connection loop calls with each request; it wraps the session and hands it
 //! to the proxy.
 
 use super::session::{Downstream, Wire};
@@ -25,8 +25,9 @@ use tokio::time::timeout;
 /// An idle connection is kept this long: above the 60 s of common load balancers, so that it is
 /// they who close, and no request is lost to a race.
 const KEEPALIVE: Duration = Duration::from_secs(75);
-/// A request's header must be complete so long after its first byte at the latest.
-const HEADER_DEADLINE: Duration = Duration::from_secs(10);
+/// What a request's header may take on top. Pingora does not tell of its first byte, so one timer of
+/// both ends a silent client and a slow one.
+const HEADER_ROOM: Duration = Duration::from_secs(10);
 /// A client that does not open its window for a stream of HTTP/2 is let go after this; the
 /// connection below has a limit of its own.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -41,7 +42,7 @@ const LINGER_BYTES: usize = 16 << 20;
 /// body.
 pub type Malformed = Box<dyn Fn(RequestId, Option<IpAddr>) -> (u16, String) + Send + Sync>;
 
-/// The application that Pingora's accept loop serves.
+/// The application that Pingora's connection loop serves.
 pub struct Edge<P> {
     proxy: Arc<P>,
     header_limit: usize,
@@ -82,7 +83,7 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
         settings: HttpPersistentSettings,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        match timeout(KEEPALIVE + HEADER_DEADLINE, wire.read_request()).await {
+        match timeout(KEEPALIVE + HEADER_ROOM, wire.read_request()).await {
             Ok(Ok(Some(_))) => {}
             // The client closed between two requests, or was too slow with one.
             Ok(Ok(None)) | Err(_) => return None,
@@ -105,7 +106,7 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
             // be believed.
             wire.set_server_keepalive(None);
         }
-        let exchange = Exchange::new(peer(wire.digest()), false, fault);
+        let exchange = Exchange::new(peer(wire.digest()), fault);
         let Some(Wire::H1(mut wire)) = self.proxy(Wire::H1(wire), exchange, shutdown).await else {
             return None;
         };
@@ -252,7 +253,7 @@ impl<P: HttpServerApp + Send + Sync + 'static> HttpServerApp for Edge<P> {
                 let fault = self.too_large(size, header);
                 wire.set_write_timeout(Some(WRITE_TIMEOUT));
                 wire.set_total_drain_timeout(Some(LINGER));
-                let exchange = Exchange::new(wire.digest().and_then(peer), true, fault);
+                let exchange = Exchange::new(wire.digest().and_then(peer), fault);
                 let wire = Wire::H2(Box::new(wire));
                 if let Some(Wire::H2(wire)) = self.proxy(wire, exchange, shutdown).await {
                     drain(wire).await;

@@ -34,8 +34,6 @@ tokio::task_local! {
 pub struct Exchange {
     /// The peer's address, where the socket knows one.
     pub peer: Option<SocketAddr>,
-    /// The request came as HTTP/2.
-    pub http2: bool,
     /// The request may not be answered on its merits: why.
     pub fault: Option<Fault>,
     changes: AtomicU32,
@@ -76,10 +74,9 @@ struct State {
 }
 
 impl Exchange {
-    fn new(peer: Option<SocketAddr>, http2: bool, fault: Option<Fault>) -> Arc<Exchange> {
+    fn new(peer: Option<SocketAddr>, fault: Option<Fault>) -> Arc<Exchange> {
         Arc::new(Exchange {
             peer,
-            http2,
             fault,
             changes: AtomicU32::new(1),
             last: AtomicBool::new(false),

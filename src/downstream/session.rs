@@ -78,7 +78,7 @@ pub struct Downstream {
     finished: bool,
     /// A keepalive was being written when the answer went on: its end may be missing.
     interrupted: bool,
-    /// The same, where it may be changed.
+    /// Stands in for the request, where it may be changed, while the session is being dropped.
     empty: Option<Box<RequestHeader>>,
 }
 

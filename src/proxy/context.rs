@@ -59,6 +59,8 @@ pub struct Context {
     pub outcome: Option<Outcome>,
     /// When the answer's first byte went out.
     pub first_byte: Option<Instant>,
+    /// When the first event of a stream went out.
+    pub first_event: Option<Instant>,
     /// Counts the request as active for as long as it lives.
     pub active: Active,
 }
@@ -146,6 +148,7 @@ impl Context {
             rejection: None,
             outcome: None,
             first_byte: None,
+            first_event: None,
             active: Active::new(active),
         }
     }

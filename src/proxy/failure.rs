@@ -8,10 +8,10 @@ use super::snapshot::Gateway;
 use crate::downstream::session::{FIRST_BYTE_OVERDUE, STALLED};
 use crate::meter::Meter;
 use crate::record::event::Outcome;
-use crate::record::metrics::Attempt;
+use crate::record::metrics::AttemptEnd;
 use crate::rejection::{Code, Rejection};
+use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
-use pingora_proxy::{FailToProxy, Session};
 
 /// Ends a failed request in the best way that is still open.
 pub async fn answer(
@@ -32,7 +32,7 @@ pub async fn answer(
         };
     }
     let prepared = ctx.rejection.take();
-    let judged = prepared.is_none();
+    let uncounted = prepared.is_none();
     let Some(rejection) = prepared.or_else(|| rejection(error)) else {
         ctx.outcome = Some(Outcome::ClientGone);
         return FailToProxy {
@@ -40,15 +40,12 @@ pub async fn answer(
             can_reuse_downstream: false,
         };
     };
-    tell(error, ctx, &rejection, judged);
+    tell(error, ctx, &rejection, uncounted);
     ctx.outcome = Some(Outcome::Rejected(rejection.code));
     let status = rejection.code.row().status;
-    let answering = session
-        .response_written()
-        .is_some_and(|header| !header.status.is_informational());
-    let written = match answering {
-        false => reject(session, ctx, rejection).await.is_ok(),
-        true => {
+    let written = match session.response_written() {
+        None => reject(session, ctx, rejection).await.is_ok(),
+        Some(_) => {
             end_stream(session, ctx, gateway, error, rejection).await;
             false
         }
@@ -116,7 +113,7 @@ fn rejection(error: &Error) -> Option<Rejection> {
 }
 
 /// Says it to the operator: once, with the cause, without anything that a client or provider wrote.
-fn tell(error: &Error, ctx: &Context, rejection: &Rejection, judged: bool) {
+fn tell(error: &Error, ctx: &Context, rejection: &Rejection, uncounted: bool) {
     let Some(attempt) = ctx.attempt().filter(|_| rejection.code.is_upstreams()) else {
         return;
     };
@@ -129,10 +126,10 @@ fn tell(error: &Error, ctx: &Context, rejection: &Rejection, judged: bool) {
     );
     let connected = rejection.code != Code::UpstreamUnreachable;
     // An answer's status was counted when it came, a failure to connect when it happened.
-    if judged && connected {
+    if uncounted && connected {
         let outcome = match rejection.code {
-            Code::UpstreamTimeout => Attempt::Timeout,
-            _ => Attempt::Broken,
+            Code::UpstreamTimeout => AttemptEnd::Timeout,
+            _ => AttemptEnd::Broken,
         };
         ctx.snapshot.recorder.attempt(attempt.place, outcome);
     }

@@ -16,7 +16,7 @@ use crate::rejection::{Code, Rejection, quoted};
 use crate::route::{Endpoint, Operation};
 use bytes::Bytes;
 use http::Method;
-use pingora_proxy::Session;
+use pingora::proxy::Session;
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
 
@@ -173,11 +173,7 @@ pub async fn models(
                 }
                 _ => {}
             }
-            let mut entry = listing::entry(&found.model, detail, &snapshot.currency);
-            if let Some(fields) = entry.as_object_mut() {
-                fields.insert("id".into(), json!(*found.id));
-            }
-            entry
+            listing::entry(&found.model, &found.id, detail, &snapshot.currency)
         }
         _ => listing::models(&snapshot.catalog, caller.key(), detail, &snapshot.currency),
     };

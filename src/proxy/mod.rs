@@ -15,21 +15,16 @@ mod retry;
 pub mod snapshot;
 mod upload;
 
-use crate::downstream::Patience;
 use crate::record::event::Outcome;
-use crate::record::metrics::Attempt as Tried;
-use crate::route::Operation;
-use crate::wire::request::{Changes, rewrite};
 use async_trait::async_trait;
 use bytes::Bytes;
-use choice::{candidates, next_attempt, no_upstream};
 use context::{Body, Context};
 use http::HeaderMap;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
+use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
-use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use request::{Refusal, Step};
 use snapshot::Gateway;
 use std::sync::Arc;
@@ -82,65 +77,7 @@ impl ProxyHttp for Proxy {
         _session: &mut Session,
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
-        let snapshot = ctx.snapshot.clone();
-        let Some(forward) = &mut ctx.forward else {
-            return Error::e_explain(ErrorType::InternalError, "not admitted");
-        };
-        let Some(attempt) = next_attempt(forward, &snapshot.providers) else {
-            ctx.rejection.get_or_insert_with(no_upstream);
-            return Error::e_explain(REFUSED, "no upstream left");
-        };
-        let upstream = &attempt.provider;
-        let address = match upstream.addresses.next().await {
-            Ok(address) => address,
-            Err(error) => {
-                log::warn!(
-                    "provider {}: cannot resolve its host: {error}",
-                    upstream.name
-                );
-                snapshot.recorder.attempt(attempt.place, Tried::Unreachable);
-                forward.tried |= attempt.bit;
-                forward.attempt = Some(attempt);
-                let mut failure = Error::explain(ErrorType::ConnectError, "name resolution");
-                failure.as_up();
-                let more = candidates(forward, &snapshot.providers).any(|c| c.usable);
-                failure.set_retry(more);
-                return Err(failure);
-            }
-        };
-        let pooled = match &mut forward.body {
-            Body::Json { call, bytes } => {
-                let model = (*call.model != *attempt.model).then_some(&*attempt.model);
-                let changes = Changes {
-                    upstream_model: model,
-                    include_usage: attempt.injected,
-                    input_to_messages: forward.operation == Operation::ChatCompletions,
-                };
-                let body = rewrite(bytes, call, changes);
-                if let Some(exchange) = &ctx.exchange {
-                    exchange.set_replay(body);
-                }
-                !forward.fresh
-            }
-            // It cannot be sent again, should the pooled connection be closing at this moment.
-            Body::Upload(_) => false,
-            Body::Empty => !forward.fresh,
-        };
-        if let Some(exchange) = &ctx.exchange {
-            exchange.set_patience(Patience {
-                first_byte: upstream.timeouts.first_byte,
-                idle: upstream.timeouts.idle,
-                since: attempt.chosen,
-            });
-        }
-        forward.tried |= attempt.bit;
-        forward.attempts += 1;
-        let peer = snapshot
-            .providers
-            .get(attempt.place)
-            .map(|(_, template)| template.at(address, pooled));
-        forward.attempt = Some(attempt);
-        peer.ok_or_else(|| Error::explain(ErrorType::InternalError, "no such provider"))
+        choice::next_peer(ctx).await
     }
 
     async fn upstream_request_filter(
@@ -186,8 +123,7 @@ impl ProxyHttp for Proxy {
         let Some(forward) = &mut ctx.forward else {
             return Ok(());
         };
-        let public = forward.admission.model().id.clone();
-        if let Err(rejection) = response::judge(&ctx.snapshot.recorder, forward, header, &public) {
+        if let Err(rejection) = response::judge(&ctx.snapshot.recorder, forward, header) {
             ctx.rejection = Some(rejection);
             let mut error = Error::explain(REFUSED, "upstream status");
             error.as_up();
@@ -219,6 +155,7 @@ impl ProxyHttp for Proxy {
             Ok(()) => Ok(None),
             Err(rejection) => {
                 ctx.rejection = Some(rejection);
+                response::broke_off(ctx, &self.gateway);
                 let mut error = Error::explain(REFUSED, "upstream body");
                 error.as_up();
                 Err(error)

@@ -7,10 +7,10 @@ use crate::id::RequestId;
 use crate::meter::Meter;
 use crate::meter::usage::Source;
 use crate::record::event::{Event, Outcome};
-use crate::record::metrics::Place;
+use crate::record::metrics::{AttemptEnd, Place};
 use crate::rejection::Code;
 use crate::route::Operation;
-use pingora_proxy::Session;
+use pingora::proxy::Session;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -31,6 +31,12 @@ pub fn record(gateway: &Gateway, session: &Session, ctx: &Context, status: u16, 
     {
         let failed = matches!(outcome, Outcome::Rejected(code) if code.is_upstreams());
         traffic.count(failed, gateway.started.elapsed());
+    }
+    if let (Some(_), Some(attempt)) = (meter, attempt)
+        && !matches!(outcome, Outcome::Rejected(_))
+    {
+        let recorder = &ctx.snapshot.recorder;
+        recorder.attempt(attempt.place, AttemptEnd::Ok);
     }
     let reading = meter.map(Meter::reading);
     if reading.is_some_and(|reading| reading.hostile) {
@@ -61,6 +67,7 @@ pub fn record(gateway: &Gateway, session: &Session, ctx: &Context, status: u16, 
         usage,
         total: now - ctx.started,
         first_byte: ctx.first_byte.map(|first| first - ctx.started),
+        first_event: ctx.first_event.map(|first| first - ctx.started),
         overhead: overhead(ctx),
         bytes_in: session.body_bytes_read() as u64,
         bytes_out: session.body_bytes_sent() as u64,
@@ -95,6 +102,7 @@ pub fn malformed(gateway: &Gateway, id: RequestId, client: Option<IpAddr>, statu
         usage: None,
         total: Duration::ZERO,
         first_byte: None,
+        first_event: None,
         overhead: None,
         bytes_in: 0,
         bytes_out: 0,

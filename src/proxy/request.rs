@@ -15,8 +15,8 @@ use crate::route::{self, Endpoint, Miss, Operation};
 use crate::wire::request::{Call, CallError, read_call};
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, EXPECT};
+use pingora::proxy::Session;
 use pingora::{BError, ErrorType};
-use pingora_proxy::Session;
 use std::time::Instant;
 
 /// Why a request does not go on.
@@ -85,16 +85,17 @@ pub async fn check(
     let caller = match credential(&session.req_header().headers)? {
         Some(key) => {
             ctx.hint = KeyHint::of(key);
-            authenticate(&snapshot.directory, key, ctx.client, ctx.time)?
+            authenticate(&snapshot.directory, key, ctx.hint, ctx.client, ctx.time)?
         }
         None => anonymous(&snapshot.directory).ok_or_else(missing)?,
     };
     ctx.caller = Some(caller.clone());
     if endpoint.operation.body() == route::Body::None {
         let asked = endpoint.operation == Operation::ListModels;
-        if let Some(found) = snapshot.catalog.catch_all_alone().filter(|_| asked) {
-            let admission = admit(&caller, found)?;
-            served(&snapshot, &admission, endpoint.operation)?;
+        if let Some(found) = snapshot.catalog.catch_all_alone().filter(|_| asked)
+            && let Ok(admission) = admit(&caller, found)
+            && served(&snapshot, &admission, endpoint.operation).is_ok()
+        {
             return Ok(forward(session, admission, endpoint.operation, Body::Empty));
         }
         local::models(session, ctx, &endpoint, &caller).await?;
@@ -305,34 +306,29 @@ async fn read_whole(
     announced: Option<u64>,
     limit: u64,
 ) -> Result<Bytes, Refusal> {
-    let Some(first) = next_chunk(session).await? else {
-        return Ok(Bytes::new());
-    };
-    let mut length = first.len() as u64;
-    // Nearly every request: one chunk, not copied again.
-    if announced == Some(length) {
-        return Ok(first);
-    }
-    let mut rest = match next_chunk(session).await? {
-        None => return Ok(first),
-        Some(second) => {
-            length += second.len() as u64;
-            let mut whole = BytesMut::with_capacity(first.len() + second.len());
-            whole.extend_from_slice(&first);
-            whole.extend_from_slice(&second);
-            whole
+    let mut first = Bytes::new();
+    let mut whole = BytesMut::new();
+    let mut length = 0;
+    while let Some(chunk) = next_chunk(session).await? {
+        length += chunk.len() as u64;
+        if length > limit {
+            return Err(too_large(limit).into());
         }
-    };
-    while length <= limit {
-        match next_chunk(session).await? {
-            None => return Ok(rest.freeze()),
-            Some(chunk) => {
-                length += chunk.len() as u64;
-                rest.extend_from_slice(&chunk);
-            }
+        // Nearly every request: one chunk, not copied again.
+        if announced == Some(chunk.len() as u64) {
+            return Ok(chunk);
+        }
+        if first.is_empty() && whole.is_empty() {
+            first = chunk;
+        } else {
+            whole.extend_from_slice(&std::mem::take(&mut first));
+            whole.extend_from_slice(&chunk);
         }
     }
-    Err(too_large(limit).into())
+    Ok(match whole.is_empty() {
+        true => first,
+        false => whole.freeze(),
+    })
 }
 
 /// The refusal of a body above the limit.

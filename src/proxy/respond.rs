@@ -13,8 +13,8 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
-use pingora_proxy::Session;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 

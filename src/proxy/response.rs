@@ -7,7 +7,7 @@ use super::snapshot::Gateway;
 use crate::meter::usage::Shape;
 use crate::meter::{self, Form, Meter};
 use crate::record::event::Outcome;
-use crate::record::metrics::{Attempt, Recorder};
+use crate::record::metrics::{AttemptEnd, Recorder};
 use crate::rejection::{Code, Rejection};
 use crate::route::Operation;
 use crate::wire::answer::Rename;
@@ -17,7 +17,7 @@ use http::header::{
 };
 use http::{HeaderValue, Version};
 use pingora::http::ResponseHeader;
-use pingora_proxy::Session;
+use pingora::proxy::Session;
 use std::time::{Duration, Instant, SystemTime};
 
 /// An error answer of a provider that is larger than this is not one that a client should read.
@@ -36,39 +36,42 @@ pub fn judge(
     recorder: &Recorder,
     forward: &mut Forward,
     header: &mut ResponseHeader,
-    public: &std::sync::Arc<str>,
 ) -> Result<(), Rejection> {
     forward.answered = Some(Instant::now());
     let status = header.status.as_u16();
     let Some(attempt) = &forward.attempt else {
         return Ok(());
     };
-    let name = attempt.provider.name.clone();
     let outcome = match status {
-        200..300 => Attempt::Ok,
-        401 | 403 => Attempt::Auth,
-        429 => Attempt::RateLimited,
-        400..500 => Attempt::ClientError,
-        _ => Attempt::ServerError,
+        200..300 => AttemptEnd::Ok,
+        401 | 403 => AttemptEnd::Auth,
+        429 => AttemptEnd::RateLimited,
+        400..500 => AttemptEnd::ClientError,
+        _ => AttemptEnd::ServerError,
     };
-    recorder.attempt(attempt.place, outcome);
+    if outcome != AttemptEnd::Ok {
+        recorder.attempt(attempt.place, outcome);
+    }
     match outcome {
-        Attempt::Ok => {
-            forward.meter = Some(metered(forward, header, public));
+        AttemptEnd::Ok => {
+            forward.meter = Some(metered(forward, header));
             Ok(())
         }
-        Attempt::ClientError => {
+        AttemptEnd::ClientError => {
             forward.held = Some(BytesMut::new());
             Ok(())
         }
-        Attempt::Auth => {
-            log::error!("provider {name} answered {status}: its key is refused; check it");
+        AttemptEnd::Auth => {
+            log::error!(
+                "provider {} answered {status}: its key is refused; check it",
+                attempt.provider.name
+            );
             Err(Rejection::new(
                 Code::UpstreamAuth,
                 "The provider refused the gateway's credential. The operator has to act.",
             ))
         }
-        Attempt::RateLimited => Err(Rejection::new(
+        AttemptEnd::RateLimited => Err(Rejection::new(
             Code::UpstreamRateLimited,
             "The provider is limiting requests. Retry as the headers say.",
         )
@@ -92,25 +95,28 @@ fn wait(header: &ResponseHeader) -> Option<Duration> {
     left.ok()
 }
 
-fn metered(forward: &Forward, header: &mut ResponseHeader, public: &std::sync::Arc<str>) -> Meter {
+fn metered(forward: &Forward, header: &mut ResponseHeader) -> Meter {
     let content_type = header
         .headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default()
-        .trim_start()
-        .to_ascii_lowercase();
+        .trim_start();
+    let is = |kind: &str| {
+        let start = content_type.as_bytes().get(..kind.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(kind.as_bytes()))
+    };
     // What is compressed although we asked for nothing of the kind can only be passed on.
     let plain = !header.headers.contains_key(CONTENT_ENCODING);
     let form = match forward.operation {
         _ if !plain => Form::Opaque,
-        operation if content_type.starts_with("text/event-stream") => match operation {
+        operation if is("text/event-stream") => match operation {
             Operation::ChatCompletions | Operation::Completions => Form::ChatSse,
             Operation::Messages => Form::AnthropicSse,
             Operation::Responses => Form::ResponsesSse,
             _ => Form::OtherSse,
         },
-        _ if content_type.starts_with("application/json") => Form::Json,
+        _ if is("application/json") => Form::Json,
         _ => Form::Opaque,
     };
     let shape = match forward.operation {
@@ -124,12 +130,13 @@ fn metered(forward: &Forward, header: &mut ResponseHeader, public: &std::sync::A
         _ => Shape::OpenAiChat,
     };
     let attempt = forward.attempt.as_ref();
+    let public = &forward.admission.model().id;
     let rename = attempt
         .filter(|attempt| attempt.model != *public)
         .map(|_| Rename {
             public: public.clone(),
         });
-    if rename.is_some() || is_stream(form) {
+    if is_stream(form) || (form == Form::Json && rename.is_some()) {
         header.remove_header(&CONTENT_LENGTH);
     }
     Meter::new(meter::Settings {
@@ -215,6 +222,10 @@ pub fn pass(
             (None, None) => chunk,
         });
     }
+    let says = body.as_ref().is_some_and(|chunk| !chunk.is_empty());
+    if says && forward.stream.is_some() && ctx.first_event.is_none() {
+        ctx.first_event = Some(Instant::now());
+    }
     if last {
         append(body, end(ctx, gateway));
     }
@@ -230,8 +241,8 @@ pub fn end(ctx: &mut Context, gateway: &Gateway) -> Bytes {
         // Some providers quote the key that they refuse. The length stays, since the header may
         // have told it.
         if let Some(attempt) = &forward.attempt {
-            for secret in &attempt.provider.secrets {
-                blot(&mut held, secret.as_bytes());
+            for secret in attempt.provider.secrets() {
+                blot(&mut held, secret);
             }
         }
         return held.freeze();
@@ -248,7 +259,7 @@ pub fn end(ctx: &mut Context, gateway: &Gateway) -> Bytes {
         let rejection = cut_short();
         append(&mut rest, terminal_event(ctx, form, &rejection, events));
         ctx.outcome = Some(Outcome::Rejected(rejection.code));
-        gateway.metrics.broken_streams.inc();
+        broke_off(ctx, gateway);
     }
     rest.unwrap_or_default()
 }
@@ -285,6 +296,16 @@ fn oversized() -> Rejection {
         Code::UpstreamError,
         "The provider sent more than an answer may hold.",
     )
+}
+
+/// Counts a stream that its provider did not finish.
+pub fn broke_off(ctx: &Context, gateway: &Gateway) {
+    gateway.metrics.broken_streams.inc();
+    if let Some(attempt) = ctx.attempt() {
+        ctx.snapshot
+            .recorder
+            .attempt(attempt.place, AttemptEnd::Broken);
+    }
 }
 
 /// What a client hears when the provider stops in the middle of a stream.

@@ -2,7 +2,7 @@
 
 use super::choice::candidates;
 use super::context::{Body, Context};
-use crate::record::metrics::Attempt as Tried;
+use crate::record::metrics::AttemptEnd;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource};
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub fn unreachable(ctx: &mut Context, peer: &HttpPeer, mut error: Box<Error>) ->
         let provider = &attempt.provider;
         ctx.snapshot
             .recorder
-            .attempt(attempt.place, Tried::Unreachable);
+            .attempt(attempt.place, AttemptEnd::Unreachable);
         log::warn!(
             "{} provider {}: cannot connect to {}: {}",
             ctx.request_id,
@@ -71,8 +71,14 @@ pub fn broken(
                 && forward.answered.is_none()
                 && forward.attempts < MAX_ATTEMPTS;
             if again {
-                // The upstream itself is not at fault: it may be chosen again.
-                forward.tried = 0;
+                // The upstream itself is not at fault: it may be chosen again. Those that were out of
+                // reach stay out.
+                let bit = forward.attempt.as_ref().map_or(0, |attempt| attempt.bit);
+                forward.tried &= !bit;
+                if let Some(attempt) = &forward.attempt {
+                    let recorder = &ctx.snapshot.recorder;
+                    recorder.attempt(attempt.place, AttemptEnd::Broken);
+                }
                 forward.fresh = true;
             }
             again

@@ -7,7 +7,7 @@ use crate::rejection::{Code, Rejection};
 use crate::wire::multipart::{Fault, ModelField, MultipartScan};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use pingora_proxy::Session;
+use pingora::proxy::Session;
 
 /// A multipart body on its way.
 pub struct Upload {

@@ -303,6 +303,7 @@ mod tests {
             usage: None,
             total: Duration::from_micros(1234),
             first_byte: None,
+            first_event: None,
             overhead: None,
             bytes_in: 10,
             bytes_out: 20,

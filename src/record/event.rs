@@ -66,7 +66,9 @@ pub struct Event {
     pub total: Duration,
     /// From the request's header to the answer's first byte.
     pub first_byte: Option<Duration>,
-    /// What the gateway itself took of that.
+    /// From the request's header to the first event of a streamed answer.
+    pub first_event: Option<Duration>,
+    /// What the gateway itself took of the time to the first byte.
     pub overhead: Option<Duration>,
     /// Body bytes from the client.
     pub bytes_in: u64,

@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 /// How an attempt at an upstream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // each says itself
-pub enum Attempt {
+pub enum AttemptEnd {
     Ok,
     ClientError,
     Auth,
@@ -26,19 +26,19 @@ pub enum Attempt {
     Broken,
 }
 
-impl Attempt {
+impl AttemptEnd {
     const COUNT: usize = 8;
 
     const fn as_str(self) -> &'static str {
         match self {
-            Attempt::Ok => "ok",
-            Attempt::ClientError => "client_error",
-            Attempt::Auth => "auth",
-            Attempt::RateLimited => "rate_limited",
-            Attempt::ServerError => "server_error",
-            Attempt::Unreachable => "unreachable",
-            Attempt::Timeout => "timeout",
-            Attempt::Broken => "broken",
+            AttemptEnd::Ok => "ok",
+            AttemptEnd::ClientError => "client_error",
+            AttemptEnd::Auth => "auth",
+            AttemptEnd::RateLimited => "rate_limited",
+            AttemptEnd::ServerError => "server_error",
+            AttemptEnd::Unreachable => "unreachable",
+            AttemptEnd::Timeout => "timeout",
+            AttemptEnd::Broken => "broken",
         }
     }
 }
@@ -137,7 +137,7 @@ impl Metrics {
             )?,
             first_token: histograms(
                 "gen_ai_server_time_to_first_token_seconds",
-                "From the request's header to the first byte of a streamed answer",
+                "From the request's header to the first event of a streamed answer",
                 &GEN_AI,
                 &FIRST_TOKEN,
             )?,
@@ -242,7 +242,7 @@ pub struct Recorder {
     metrics: Arc<Metrics>,
     surfaces: Vec<Arc<str>>,
     models: Vec<Arc<str>>,
-    attempts: Vec<(Arc<str>, [OnceLock<IntCounter>; Attempt::COUNT])>,
+    attempts: Vec<(Arc<str>, [OnceLock<IntCounter>; AttemptEnd::COUNT])>,
     series: ArcSwap<AHashMap<Place, Arc<Series>>>,
 }
 
@@ -264,18 +264,13 @@ impl Recorder {
         }
     }
 
-    /// The process's metrics.
-    pub fn metrics(&self) -> &Arc<Metrics> {
-        &self.metrics
-    }
-
     /// Counts an attempt at the provider in this place of the configuration's list.
-    pub fn attempt(&self, provider: usize, attempt: Attempt) {
+    pub fn attempt(&self, provider: usize, end: AttemptEnd) {
         let Some((name, counters)) = self.attempts.get(provider) else {
             return;
         };
-        if let Some(counter) = counters.get(attempt as usize) {
-            let labels = [&**name, attempt.as_str()];
+        if let Some(counter) = counters.get(end as usize) {
+            let labels = [&**name, end.as_str()];
             let made = || self.metrics.upstream.with_label_values(&labels);
             counter.get_or_init(made).inc();
         }
@@ -301,12 +296,12 @@ impl Recorder {
         }
         series.duration.observe(event.total.as_secs_f64());
         if let Some(first_byte) = event.first_byte {
-            let first_byte = first_byte.as_secs_f64();
-            series.first_byte.observe(first_byte);
-            if event.stream {
-                let made = || metrics.first_token.with_label_values(&names);
-                series.first_token.get_or_init(made).observe(first_byte);
-            }
+            series.first_byte.observe(first_byte.as_secs_f64());
+        }
+        if let Some(first_event) = event.first_event {
+            let made = || metrics.first_token.with_label_values(&names);
+            let histogram = series.first_token.get_or_init(made);
+            histogram.observe(first_event.as_secs_f64());
         }
         if let Some(overhead) = event.overhead {
             let made = || metrics.overhead.with_label_values(&names);

@@ -35,12 +35,16 @@ impl Seen {
     }
 }
 
-/// The traffic of one model. A slot packs its minute (32 bits), failures and requests (16 each,
-/// saturating), so that starting a new minute and counting are one atomic step.
+/// The traffic of one model. A slot packs its minute (20 bits), failures and requests (22 each), so
+/// that starting a new minute and counting are one atomic step.
 #[derive(Debug, Default)]
 pub struct Traffic {
     slots: [AtomicU64; SLOTS],
 }
+
+/// So many requests are counted in a minute; then both counts stand still, so that their share stays
+/// true.
+const FULL: u32 = (1 << 22) - 1;
 
 impl Traffic {
     /// Counts one request; `uptime` is the time since the process started.
@@ -50,19 +54,13 @@ impl Traffic {
             return;
         };
         let add = |old: u64| {
-            let (seen, failures, requests) = unpack(old);
-            let (failures, requests) = if seen == minute {
-                (failures, requests)
-            } else {
-                (0, 0)
+            let (failures, requests) = match unpack(old) {
+                (seen, failures, requests) if seen == minute => (failures, requests),
+                _ => (0, 0),
             };
-            Some(pack(
-                minute,
-                failures.saturating_add(u16::from(failed)),
-                requests.saturating_add(1),
-            ))
+            (requests < FULL).then(|| pack(minute, failures + u32::from(failed), requests + 1))
         };
-        // Never fails: `add` always has an answer.
+        // Fails only for a full slot, which stays as it is.
         let _ = slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 
@@ -84,16 +82,18 @@ impl Traffic {
     }
 }
 
+/// Minutes since the start, as far as 20 bits go: two years.
 fn minute(uptime: Duration) -> u32 {
-    u32::try_from(uptime.as_secs() / 60).unwrap_or(u32::MAX)
+    (uptime.as_secs() / 60) as u32 & ((1 << 20) - 1)
 }
 
-fn pack(minute: u32, failures: u16, requests: u16) -> u64 {
-    (u64::from(minute) << 32) | (u64::from(failures) << 16) | u64::from(requests)
+fn pack(minute: u32, failures: u32, requests: u32) -> u64 {
+    (u64::from(minute) << 44) | (u64::from(failures) << 22) | u64::from(requests)
 }
 
-fn unpack(slot: u64) -> (u32, u16, u16) {
-    ((slot >> 32) as u32, (slot >> 16) as u16, slot as u16)
+fn unpack(slot: u64) -> (u32, u32, u32) {
+    let low = |bits: u64| (bits & u64::from(FULL)) as u32;
+    ((slot >> 44) as u32, low(slot >> 22), low(slot))
 }
 
 #[cfg(test)]
@@ -127,12 +127,15 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_minute_saturates_and_stays_in_its_slot() {
+    fn a_full_minute_stands_still() {
         let traffic = Traffic::default();
-        for _ in 0..70_000 {
-            traffic.count(false, at(0));
+        let nearly = pack(0, FULL / 4, FULL - 1);
+        traffic.slots[0].store(nearly, Ordering::Relaxed);
+        for _ in 0..10 {
+            traffic.count(true, at(0));
         }
-        assert_eq!(traffic.seen(at(0)).requests, 65_535);
-        assert_eq!(traffic.seen(at(0)).failures, 0);
+        let seen = traffic.seen(at(0));
+        assert_eq!(seen.requests, u64::from(FULL));
+        assert_eq!(seen.failures, u64::from(FULL / 4) + 1);
     }
 }

@@ -28,14 +28,8 @@ pub struct DemoAccess {
     pub key: String,
 }
 
-/// A key that exists only while this process runs, made when the configuration has none.
-#[derive(Clone, Copy, Debug)]
-pub struct SessionKey {
-    /// Its hash.
-    pub hash: KeyHash,
-}
-
-/// Builds the snapshot.
+/// Builds the snapshot; `session_key` is a key that exists only while this process runs, made where
+/// the configuration has none.
 ///
 /// # Errors
 /// One line for what only now shows: a file of certificates, a key that no header can carry.
@@ -43,7 +37,7 @@ pub fn snapshot(
     config: &Config,
     metrics: Arc<Metrics>,
     demo: Option<&DemoAccess>,
-    session_key: Option<SessionKey>,
+    session_key: Option<KeyHash>,
 ) -> Result<Snapshot, String> {
     let catalog = Catalog::new(config.models.iter().map(model).collect());
     let surfaces: Vec<Surface> = config.surfaces.iter().map(surface).collect();
@@ -252,7 +246,7 @@ fn provider(settings: &ConfigProvider, demo: Option<&DemoAccess>) -> Result<Prov
     Provider::new(settings)
 }
 
-fn directory(config: &Config, session_key: Option<SessionKey>) -> Directory {
+fn directory(config: &Config, session_key: Option<KeyHash>) -> Directory {
     let plans: Vec<Arc<Plan>> = config
         .plans
         .iter()
@@ -277,7 +271,7 @@ fn directory(config: &Config, session_key: Option<SessionKey>) -> Directory {
         };
         Some((KeyHash::from_bytes(key.sha256), made))
     });
-    let for_session = session_key.and_then(|session| {
+    let for_session = session_key.and_then(|hash| {
         let account = config.accounts.first()?;
         let made = Key {
             name: "session".into(),
@@ -289,7 +283,7 @@ fn directory(config: &Config, session_key: Option<SessionKey>) -> Directory {
             expires: None,
             disabled: false,
         };
-        Some((session.hash, made))
+        Some((hash, made))
     });
     let anonymous = config.anonymous.as_ref().and_then(|anonymous| {
         Some(Key {

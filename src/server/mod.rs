@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::demo::Demo;
 use crate::downstream::edge::Edge;
 use crate::id::RequestId;
-use crate::proxy::snapshot::{Gateway, Snapshot};
+use crate::proxy::snapshot::Gateway;
 use crate::proxy::{Proxy, malformed};
 use crate::record::access_log::AccessLog;
 use crate::record::metrics::Metrics;
@@ -20,10 +20,10 @@ use crate::route::Api;
 use crate::upstream::addresses::REFRESH;
 use crate::wire::error::Dialect;
 use arc_swap::ArcSwap;
-use build::{DemoAccess, SessionKey};
+use build::DemoAccess;
 use pingora::apps::HttpServerOptions;
+use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
-use pingora_proxy::HttpProxy;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -46,8 +46,8 @@ pub struct Running {
     pub session_key: Option<String>,
     gateway: Arc<Gateway>,
     stop: watch::Sender<bool>,
-    /// The metrics are served to the very end; dropping this would end them.
-    _metrics: watch::Sender<bool>,
+    /// What is served to the very end ends when this is dropped.
+    _keep: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -68,6 +68,8 @@ pub struct Listening {
 pub async fn start(config: &Config, log: impl Write + Send + 'static) -> Result<Running, String> {
     let metrics = Metrics::new().map_err(|error| format!("metrics: {error}"))?;
     let (stop, stopped) = watch::channel(false);
+    // What is served to the very end: metrics, and the demo provider, whose requests end last.
+    let (keep, never) = watch::channel(false);
     let mut tasks = Vec::new();
 
     let demo = match config
@@ -84,7 +86,7 @@ pub async fn start(config: &Config, log: impl Write + Send + 'static) -> Result<
                 listener,
                 None,
                 app,
-                stopped.clone(),
+                never.clone(),
             )));
             Some(DemoAccess { address, key })
         }
@@ -96,9 +98,7 @@ pub async fn start(config: &Config, log: impl Write + Send + 'static) -> Result<
         }
         false => None,
     };
-    let hash = session_key.as_deref().map(|key| SessionKey {
-        hash: KeyHash::of(key),
-    });
+    let hash = session_key.as_deref().map(KeyHash::of);
     let snapshot = build::snapshot(config, metrics.clone(), demo.as_ref(), hash)?;
     let log = AccessLog::start(log, metrics.log_dropped.clone())
         .map_err(|error| format!("access log: {error}"))?;
@@ -128,7 +128,6 @@ pub async fn start(config: &Config, log: impl Write + Send + 'static) -> Result<
         )));
     }
     let mut metrics_at = None;
-    let (keep, never) = watch::channel(false);
     if let Some(address) = config.metrics {
         let socket = bound(address, "metrics")?;
         metrics_at = Some(local_address(&socket)?);
@@ -143,7 +142,7 @@ pub async fn start(config: &Config, log: impl Write + Send + 'static) -> Result<
         session_key,
         gateway,
         stop,
-        _metrics: keep,
+        _keep: keep,
         tasks,
     })
 }
@@ -180,11 +179,6 @@ impl Running {
     /// Requests in flight.
     pub fn active(&self) -> i64 {
         self.gateway.metrics.active_requests.get()
-    }
-
-    /// The configuration in force.
-    pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.gateway.snapshot.load_full()
     }
 }
 

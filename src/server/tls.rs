@@ -4,8 +4,8 @@ use crate::config::TlsFiles;
 use pingora::listeners::tls::Acceptor;
 use rustls::ServerConfig;
 use rustls::crypto::ring;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::sync::Arc;
 
 /// The acceptor of one listener. Pingora's own builder panics on a bad file; this one tells.

@@ -73,16 +73,13 @@ pub struct Provider {
     pub timeouts: Timeouts,
     /// Where it is now.
     pub addresses: Addresses,
-    /// Its keys' text, to be cut out of its error answers.
-    pub secrets: Vec<String>,
     credentials: Vec<Credential>,
     next: AtomicUsize,
     /// Parsed once: a request without a query only clones.
     paths: [Option<Uri>; Operation::ALL.len()],
 }
 
-/// What a provider is made from.
-#[derive(Debug)]
+/// What a provider is made from. Without `Debug`: it holds keys in clear.
 pub struct ProviderSettings {
     /// The operator's name for it.
     pub name: String,
@@ -162,7 +159,6 @@ impl Provider {
             host,
             tls,
             timeouts,
-            secrets: keys,
             credentials,
             next: AtomicUsize::new(0),
             paths: targets,
@@ -172,6 +168,13 @@ impl Provider {
     /// The path of an operation, if the provider speaks its protocol.
     pub fn path(&self, operation: Operation) -> Option<&Uri> {
         self.paths.get(operation as usize)?.as_ref()
+    }
+
+    /// Its keys' bytes, to be cut out of its error answers.
+    pub fn secrets(&self) -> impl Iterator<Item = &[u8]> {
+        self.credentials
+            .iter()
+            .map(|credential| credential.plain.as_bytes())
     }
 
     /// The next credential in turn; `None` for a provider without keys.
@@ -260,7 +263,7 @@ mod tests {
             seen,
             ["one-secret", "one-secret", "two-secret", "two-secret"]
         );
-        let debug = format!("{:?}", provider.credential().unwrap());
+        let debug = format!("{provider:?} {:?}", provider.credential());
         assert!(!debug.contains("secret"), "{debug}");
         let error = Provider::new(settings(&["bad\nsecret"])).unwrap_err();
         assert!(!error.contains("secret"), "{error}");

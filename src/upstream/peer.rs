@@ -24,8 +24,8 @@ pub type Authorities = Arc<[WrappedX509]>;
 /// # Errors
 /// One line that names the file: unreadable, or without a certificate.
 pub fn read_authorities(path: &Path) -> Result<Authorities, String> {
-    use rustls_pki_types::CertificateDer;
-    use rustls_pki_types::pem::PemObject;
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
     let shown = path.display();
     let certificates = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
@@ -60,8 +60,8 @@ impl Template {
         let options = &mut peer.options;
         options.connection_timeout = Some(connect);
         options.total_connection_timeout = Some(connect);
-        // No timeouts on reading and writing: the session times the wait for the first byte and the
-        // silences after it, once for all of them.
+        // No timeouts on reading and writing (but see `at`): the session times the wait for the first
+        // byte and the silences after it, once for all of them.
         options.idle_timeout = Some(POOL_IDLE);
         options.max_h2_streams = H2_STREAMS;
         options.ca = authorities;
