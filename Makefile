@@ -23,7 +23,7 @@ test:
 
 # What CI demands besides the tests.
 check:
-	@tests/prepare.sh build
+	@tests/prepare.sh check
 # The format of every file.
 	cargo fmt --all --check
 # Lints, of the tests too; a warning is an error.

@@ -1,4 +1,6 @@
 //! Who may call: contract §2, row by row.
+//!
+//! Above 400 lines: one test for each row of the contract's section, over one set of keys.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;

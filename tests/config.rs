@@ -1,4 +1,6 @@
 //! The program as a person runs it: exit codes, what it says, and that what it says is true.
+//!
+//! Above 400 lines: each command is run as a process, with what that takes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes sure of what a build (`prepare.sh build`) or the tests (`prepare.sh test`) need beside Rust.
+# Makes sure of what a build (`prepare.sh build`), the tests (`prepare.sh test`) or the lints
+# (`prepare.sh check`) need beside Rust.
 # Only what is missing is installed: by apt-get as root; anyone else is told what to install.
 set -eu
 
@@ -7,6 +8,10 @@ missing=
 need() { command -v "$1" >/dev/null 2>&1 || missing="$missing $2"; }
 
 command -v cargo >/dev/null 2>&1 || { echo "prepare.sh: cargo is missing; install Rust: https://rustup.rs" >&2; exit 1; }
+if [ "${1:-build}" = check ]; then
+    { cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1 ||
+        { echo "prepare.sh: run: rustup component add rustfmt clippy" >&2; exit 1; }
+fi
 need cc "gcc libc6-dev" # ring, zstd, and the linker
 need cmake cmake        # zlib-ng, which pingora compresses with
 need make make          # what cmake drives

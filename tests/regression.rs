@@ -164,3 +164,90 @@ async fn every_attempt_is_counted_once() {
     assert_eq!(gateway.metric(&count("broken")).await, 2.0);
     assert_eq!(gateway.metric(&count("ok")).await, 1.0);
 }
+
+fn renamed(provider: &Provider) -> String {
+    format!(
+        "providers: {{ fake: {{ api: openai, base_url: \"{}\", keys: [k] }} }}\nmodels: [{{ id: public, upstreams: [{{ provider: fake, model: upstream-own }}] }}]\n",
+        provider.base_url()
+    )
+}
+
+/// A stream of pictures has no end marker: one that was cut, or that held an event beyond all
+/// measure, ended like a whole one.
+#[tokio::test]
+async fn a_stream_without_an_end_marker_that_breaks_is_told() {
+    let provider = Provider::start().await;
+    let gateway = Gateway::start(&renamed(&provider)).await;
+    let request = json!({ "model": "public", "prompt": "p", "stream": true });
+    let huge = format!("data: {}\n\n", "x".repeat(17 << 20));
+    for script in [
+        Script::sse().event("data: {\"b64_json\":\"a\"}\n\n").cut(),
+        Script::sse().event(&huge).close(),
+    ] {
+        provider.once("upstream-own", script);
+        let mut client = Client::connect(gateway.addr).await;
+        let answer = client
+            .post_json("/v1/images/generations", KEY, &request)
+            .await;
+        let text = answer.text();
+        let last = text.trim_end().rsplit("\n\n").next().unwrap_or_default();
+        assert!(
+            last.starts_with("data: {\"error\":") && last.contains("upstream_error"),
+            "{last:.200}"
+        );
+    }
+    for line in gateway.log(2).await {
+        assert_eq!(line["code"], "upstream_error");
+    }
+}
+
+/// What cannot be read cannot be renamed or metered: such answers leaked the upstream's name.
+#[tokio::test]
+async fn an_answer_that_cannot_be_read_is_refused() {
+    let provider = Provider::start().await;
+    let gateway = Gateway::start(&renamed(&provider)).await;
+    let mut client = Client::connect(gateway.addr).await;
+    let request = json!({ "model": "public", "messages": [] });
+    let ok = json!({ "model": "upstream-own", "choices": [] }).to_string();
+    for (kind, encoding) in [("application/json", Some("gzip")), ("text/html", None)] {
+        let script = Script::answer(200).header("Content-Type", kind);
+        let script = match encoding {
+            Some(encoding) => script.header("Content-Encoding", encoding),
+            None => script,
+        };
+        provider.once("upstream-own", script.body(ok.clone()));
+        let answer = client
+            .post_json("/v1/chat/completions", KEY, &request)
+            .await;
+        assert_eq!(answer.status, 502, "{}", answer.text());
+        assert_eq!(answer.json()["error"]["code"], "upstream_error");
+    }
+    let seen = provider.last().unwrap();
+    assert_eq!(seen.header("accept-encoding"), Some("identity"));
+    // Without a type it is taken for what was asked for.
+    provider.once("upstream-own", Script::answer(200).body(ok));
+    let answer = client
+        .post_json("/v1/chat/completions", KEY, &request)
+        .await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    assert_eq!(answer.json()["model"], "public");
+}
+
+/// A provider that tells of its failure inside a stream counted as a success.
+#[tokio::test]
+async fn a_providers_own_error_event_is_a_failure() {
+    let provider = Provider::start().await;
+    let gateway = Gateway::start(&renamed(&provider)).await;
+    let mut client = Client::connect(gateway.addr).await;
+    let error = "{\"error\":{\"message\":\"no\",\"type\":\"server_error\"}}";
+    provider.once("upstream-own", Script::sse().data(error).close());
+    let request = json!({ "model": "public", "messages": [], "stream": true });
+    let answer = client
+        .post_json("/v1/chat/completions", KEY, &request)
+        .await;
+    assert_eq!(answer.text().trim_end(), format!("data: {error}"));
+    assert_eq!(gateway.log(1).await[0]["code"], "upstream_error");
+    let status = client.get("/api/status", "").await.json();
+    assert_eq!(status["data"]["models"][0]["success_rate"], 0.0);
+}

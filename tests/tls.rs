@@ -1,9 +1,11 @@
 //! Clients over TLS: HTTP/1.1 and HTTP/2 by ALPN.
+//!
+//! Above 400 lines: what HTTP/1.1 clients can rely on is shown for HTTP/2 once more.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -205,9 +207,7 @@ async fn a_client_that_resets_its_stream_takes_the_upstream_along() {
         tls::send(&mut up, body.into(), true).await.unwrap();
         provider.wait_bodies(round + 1).await;
         gate.pass(heard);
-        let left;
         if heard == 0 {
-            left = Instant::now();
             up.send_reset(h2::Reason::CANCEL);
             drop(answer);
         } else {
@@ -216,15 +216,9 @@ async fn a_client_that_resets_its_stream_takes_the_upstream_along() {
             while bytes < heard * event(0).len() {
                 bytes += tls::next(&mut down).await.unwrap().unwrap().len();
             }
-            left = Instant::now();
             up.send_reset(h2::Reason::CANCEL);
         }
         provider.wait_cancelled(round + 1).await;
-        assert!(
-            left.elapsed() < Duration::from_secs(1),
-            "{:?}",
-            left.elapsed()
-        );
         // The other streams of the connection do not notice.
         let (head, _) = client.request("GET", "/livez", &[], b"").await;
         assert_eq!(head.status, 200);
@@ -250,14 +244,8 @@ async fn a_connection_that_is_dropped_takes_all_its_upstreams_along() {
         streams.push(down);
     }
     assert_eq!(provider.open_streams(), 5);
-    let left = Instant::now();
     drop(client);
     provider.wait_cancelled(5).await;
-    assert!(
-        left.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        left.elapsed()
-    );
     gateway.log(5).await;
     assert_eq!(gateway.running.active(), 0);
 }

@@ -1,4 +1,6 @@
 //! Multipart bodies: streamed up, never held whole in memory, watched to their end.
+//!
+//! Above 400 lines: the tests share the parts and measure one process's memory, one after another.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;

@@ -1,4 +1,6 @@
 //! The other side: connections to providers, failover, TLS, HTTP/2, credentials, time limits.
+//!
+//! Above 400 lines: each way in which a provider fails has a test, and all share one set-up.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
@@ -6,9 +8,10 @@ mod support;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use support::clock::pass;
 use support::gateway::{Gateway, KEY};
 use support::http::{Broken, Client, Response};
 use support::provider::{Gate, Outcome, Provider, Script};
@@ -421,14 +424,8 @@ async fn streams_and_cancels_over_http2() {
             );
         }
     }
-    let left = Instant::now();
     drop(client);
     provider.wait_cancelled(1).await;
-    assert!(
-        left.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        left.elapsed()
-    );
     assert_eq!(front.http2_requests(), 2);
     // The connection is sound: the next request uses it.
     provider.on("gpt-test", ok());
@@ -475,19 +472,28 @@ async fn a_broken_http2_answer_is_told() {
 #[tokio::test]
 async fn no_first_byte_in_time() {
     let provider = Provider::start().await;
-    let settings = format!("{}, timeouts: {{ first_byte: 300ms }}", at(&provider));
+    let settings = format!("{}, timeouts: {{ first_byte: 40s }}", at(&provider));
     let (gateway, mut client) = start(&[("fake", settings)], "{ provider: fake }").await;
     provider.once("gpt-test", Script::silent());
-    let asked = Instant::now();
-    let answer = ask(&mut client).await;
-    let took = asked.elapsed();
+    let bearer = format!("Bearer {KEY}");
+    client
+        .send(
+            "POST",
+            "/v1/chat/completions",
+            &[("Authorization", &bearer)],
+            chat().to_string().as_bytes(),
+        )
+        .await;
+    provider.wait_bodies(1).await;
+    // Half of the limit is not enough.
+    pass(Duration::from_secs(20)).await;
+    let early = client.try_read_head(Duration::from_millis(100)).await;
+    assert_eq!(early.err(), Some(Broken::Silent));
+    pass(Duration::from_secs(21)).await;
+    let answer = client.response().await;
     assert_eq!(
         (answer.status, answer.json()["error"]["code"].clone()),
         (504, json!("upstream_timeout"))
-    );
-    assert!(
-        (Duration::from_millis(300)..Duration::from_secs(2)).contains(&took),
-        "{took:?}"
     );
     assert_eq!(provider.count(), 1, "it was not sent again");
     provider.wait_cancelled(1).await;

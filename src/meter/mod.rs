@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::wire::answer::{AnswerScan, Rename};
 
-pub mod sse;
+mod sse;
 mod stream;
 pub mod usage;
 
@@ -53,8 +53,7 @@ pub struct Settings {
 pub enum MeterError {
     /// An event is longer than `limit` bytes.
     LineTooLong {
-        /// The limit in bytes: [`sse::DEFAULT_LIMIT`], or [`sse::PICTURE_LIMIT`] for Responses
-        /// and other events.
+        /// The limit in bytes: 1 MiB, or 16 MiB for Responses and other events.
         limit: usize,
     },
 }
@@ -97,7 +96,6 @@ enum Body {
 pub struct Meter {
     body: Body,
     shape: Shape,
-    relayed: u64,
 }
 
 impl Meter {
@@ -114,11 +112,7 @@ impl Meter {
             Form::Json => Body::Json(AnswerScan::new(rename)),
             _ => Body::Sse(Stream::new(form, shape, rename, strip_usage_chunk)),
         };
-        Self {
-            body,
-            shape,
-            relayed: 0,
-        }
+        Self { body, shape }
     }
 
     /// The form of the body.
@@ -136,25 +130,29 @@ impl Meter {
     /// # Errors
     /// [`MeterError`]; events that the same chunk completed are lost with it.
     pub fn push(&mut self, chunk: Bytes) -> Result<Bytes, MeterError> {
-        let out = match &mut self.body {
+        Ok(match &mut self.body {
             Body::Json(scan) => scan.push(chunk),
             Body::Sse(stream) => stream.push(chunk)?,
             Body::Opaque => chunk,
-        };
-        self.relayed += out.len() as u64;
-        Ok(out)
+        })
     }
 
     /// At the clean end of the upstream: what was held back. A last event without its blank
     /// line gets one; if it is cut off in the middle it is dropped.
     pub fn finish(&mut self) -> Bytes {
-        let out = match &mut self.body {
+        match &mut self.body {
             Body::Json(scan) => scan.finish(),
             Body::Sse(stream) => stream.finish(),
             Body::Opaque => Bytes::new(),
-        };
-        self.relayed += out.len() as u64;
-        out
+        }
+    }
+
+    /// Whether the provider itself told of an error in its stream.
+    pub const fn failed(&self) -> bool {
+        match &self.body {
+            Body::Sse(stream) => stream.failed(),
+            Body::Json(_) | Body::Opaque => false,
+        }
     }
 
     /// Whether the stream said that it is over: `[DONE]` or a `finish_reason` for chat,
@@ -163,14 +161,6 @@ impl Meter {
     pub fn ended(&self) -> bool {
         match &self.body {
             Body::Sse(stream) => stream.ended(),
-            Body::Json(_) | Body::Opaque => true,
-        }
-    }
-
-    /// Whether nothing is held back, so that an event of the gateway's own may follow.
-    pub fn at_event_boundary(&self) -> bool {
-        match &self.body {
-            Body::Sse(stream) => stream.at_event_boundary(),
             Body::Json(_) | Body::Opaque => true,
         }
     }
@@ -201,11 +191,6 @@ impl Meter {
             source,
             hostile: hostile || read_hostile,
         }
-    }
-
-    /// Bytes returned for forwarding so far.
-    pub fn relayed_bytes(&self) -> u64 {
-        self.relayed
     }
 
     /// Events with a payload forwarded so far, the end marker not counted: about one a token.

@@ -4,91 +4,28 @@
 //! That strict form: LF line ends, `data: ` and `event: ` with one space, no `id:`, no
 //! `retry:`, no event without data. Each deviation breaks one or another SDK.
 
-use bytes::Bytes;
 use memchr::memchr2;
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::Range;
 
 /// The longest incomplete event that is held, unless set otherwise: text comes nowhere near.
-pub const DEFAULT_LIMIT: usize = 1 << 20;
+pub(super) const DEFAULT_LIMIT: usize = 1 << 20;
 
 /// The same for streams that carry pictures, some megabytes of base64 in one event.
-pub const PICTURE_LIMIT: usize = 16 << 20;
+pub(super) const PICTURE_LIMIT: usize = 16 << 20;
 
 const BOM: [u8; 3] = [0xef, 0xbb, 0xbf];
 
 /// An incomplete event has grown beyond the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TooLong {
+pub(super) struct TooLong {
     /// The limit in bytes.
-    pub limit: usize,
-}
-
-impl fmt::Display for TooLong {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "an event is longer than {} bytes", self.limit)
-    }
-}
-
-impl std::error::Error for TooLong {}
-
-/// One complete event as it came, its blank line included.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Frame {
-    raw: Bytes,
-    layout: Layout,
-}
-
-impl Frame {
-    /// A frame of these bytes, which hold one event.
-    pub fn new(raw: Bytes) -> Self {
-        let layout = Layout::read(&raw);
-        Self { raw, layout }
-    }
-
-    /// The bytes as they came.
-    pub fn raw(&self) -> &Bytes {
-        &self.raw
-    }
-
-    /// The payload: all `data` lines joined by LF, borrowed if there is one. `None` without
-    /// any.
-    pub fn data(&self) -> Option<Cow<'_, [u8]>> {
-        self.layout.data(&self.raw)
-    }
-
-    /// The value of the `event` line.
-    pub fn event(&self) -> Option<&[u8]> {
-        self.layout.event(&self.raw)
-    }
-
-    /// Whether the frame can go to the client as it is.
-    pub fn is_strict(&self, keep_event_lines: bool) -> bool {
-        self.layout.is_strict(keep_event_lines)
-    }
-}
-
-/// The frame in strict form: itself if it is, `None` if nothing is left of it. Chat streams
-/// have no `event` lines; all others need theirs.
-pub fn normalized(frame: &Frame, keep_event_lines: bool) -> Option<Bytes> {
-    if frame.is_strict(keep_event_lines) {
-        return Some(frame.raw.clone());
-    }
-    frame
-        .layout
-        .normalized(&frame.raw, keep_event_lines)
-        .map(Bytes::from)
-}
-
-/// Whether `chunk`, which begins at an event, also ends with one.
-pub fn whole_events(chunk: &[u8]) -> bool {
-    chunk.ends_with(b"\n\n") || chunk.ends_with(b"\r\n\r\n") || chunk.ends_with(b"\r\r")
+    pub(super) limit: usize,
 }
 
 /// Cuts a stream into events, whatever its chunks.
 #[derive(Debug)]
-pub struct SseSplit {
+pub(super) struct SseSplit {
     limit: usize,
     held: Vec<u8>,
     /// Nothing of the current line has been seen yet.
@@ -99,14 +36,8 @@ pub struct SseSplit {
     bom: u8,
 }
 
-impl Default for SseSplit {
-    fn default() -> Self {
-        Self::new(DEFAULT_LIMIT)
-    }
-}
-
 /// Where a complete event lies.
-pub(crate) enum Piece {
+pub(super) enum Piece {
     /// Within the chunk at hand.
     Inside(Range<usize>),
     /// It began in an earlier chunk.
@@ -115,7 +46,7 @@ pub(crate) enum Piece {
 
 impl SseSplit {
     /// A splitter that holds at most `limit` bytes of an incomplete event.
-    pub fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize) -> Self {
         Self {
             limit,
             held: Vec::new(),
@@ -125,33 +56,18 @@ impl SseSplit {
         }
     }
 
-    /// Appends the events that `chunk` completes to `out`, not copied where they lie within
-    /// the chunk.
-    ///
-    /// # Errors
-    /// [`TooLong`]; the incomplete event is gone then.
-    pub fn push(&mut self, chunk: Bytes, out: &mut Vec<Frame>) -> Result<(), TooLong> {
-        self.split(&chunk, &mut |piece| {
-            out.push(Frame::new(match piece {
-                Piece::Inside(range) => chunk.slice(range),
-                Piece::Joined(bytes) => Bytes::from(bytes),
-            }));
-        })
-    }
-
-    /// The beginning of the next event.
-    pub fn tail(&self) -> &[u8] {
-        &self.held
-    }
-
     /// Forgets the tail and returns it.
-    pub fn take_tail(&mut self) -> Vec<u8> {
+    pub(super) fn take_tail(&mut self) -> Vec<u8> {
         self.line_is_empty = true;
         self.after_cr = false;
         std::mem::take(&mut self.held)
     }
 
-    pub(crate) fn split(
+    /// Calls `each` with the events that `chunk` completes, in their order.
+    ///
+    /// # Errors
+    /// [`TooLong`]; the incomplete event is gone then.
+    pub(super) fn split(
         &mut self,
         chunk: &[u8],
         each: &mut dyn FnMut(Piece),
@@ -233,7 +149,7 @@ impl SseSplit {
 
 /// Where the parts of one event stand in its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Layout {
+pub(super) struct Layout {
     /// The value of the first `data` line.
     data: Option<Range<usize>>,
     /// There are further ones.
@@ -253,7 +169,7 @@ enum Line {
 }
 
 impl Layout {
-    pub(crate) fn read(raw: &[u8]) -> Self {
+    pub(super) fn read(raw: &[u8]) -> Self {
         let mut layout = Self {
             clean: true,
             ..Self::default()
@@ -279,14 +195,14 @@ impl Layout {
         layout
     }
 
-    pub(crate) fn is_strict(&self, keep_event_lines: bool) -> bool {
+    pub(super) fn is_strict(&self, keep_event_lines: bool) -> bool {
         let has_event = self.event.is_some();
         self.clean
             && (keep_event_lines || !has_event)
             && (self.data.is_some() || (self.has_comment && !has_event))
     }
 
-    pub(crate) fn data<'a>(&self, raw: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+    pub(super) fn data<'a>(&self, raw: &'a [u8]) -> Option<Cow<'a, [u8]>> {
         let first = raw.get(self.data.clone()?)?;
         if !self.more_data {
             return Some(Cow::Borrowed(first));
@@ -300,12 +216,12 @@ impl Layout {
         Some(Cow::Owned(lines.join(&b'\n')))
     }
 
-    pub(crate) fn event<'a>(&self, raw: &'a [u8]) -> Option<&'a [u8]> {
+    pub(super) fn event<'a>(&self, raw: &'a [u8]) -> Option<&'a [u8]> {
         raw.get(self.event.clone()?)
     }
 
     /// Where a range of the payload, which lies within one line, stands in the raw bytes.
-    pub(crate) fn locate(&self, raw: &[u8], range: Range<usize>) -> Option<Range<usize>> {
+    pub(super) fn locate(&self, raw: &[u8], range: Range<usize>) -> Option<Range<usize>> {
         let (mut passed, mut found) = (0, None);
         each_line(raw, &mut |line, _| {
             if let Line::Data(value) = line {
@@ -319,7 +235,7 @@ impl Layout {
         found
     }
 
-    pub(crate) fn normalized(&self, raw: &[u8], keep_event_lines: bool) -> Option<Vec<u8>> {
+    pub(super) fn normalized(&self, raw: &[u8], keep_event_lines: bool) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(raw.len() + 8);
         each_line(raw, &mut |line, _| {
             let (prefix, value) = match line {

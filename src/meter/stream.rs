@@ -38,6 +38,7 @@ struct Rules {
     has_final_usage: bool,
     hostile: bool,
     ended: bool,
+    failed: bool,
     events: u64,
 }
 
@@ -81,6 +82,7 @@ impl Stream {
             has_final_usage: false,
             hostile: false,
             ended: false,
+            failed: false,
             events: 0,
         };
         let limit = match form {
@@ -144,12 +146,12 @@ impl Stream {
         Bytes::from(out.copied)
     }
 
-    pub(super) fn ended(&self) -> bool {
-        self.rules.ended || self.rules.form == Form::OtherSse
+    pub(super) const fn failed(&self) -> bool {
+        self.rules.failed
     }
 
-    pub(super) fn at_event_boundary(&self) -> bool {
-        self.split.tail().is_empty()
+    pub(super) fn ended(&self) -> bool {
+        self.rules.ended || self.rules.form == Form::OtherSse
     }
 
     pub(super) fn usage_is_final(&self) -> bool {
@@ -302,12 +304,14 @@ impl Rules {
         match self.form {
             Form::ChatSse => {
                 self.ended |= scan.finished || scan.error;
+                self.failed |= scan.error;
                 self.note(data, &scan.usage);
                 let only_usage = scan.no_choices && matches!(scan.usage, UsageMember::Object(_));
                 return self.strip_usage_chunk && only_usage;
             }
             Form::AnthropicSse => {
                 self.ended |= matches!(kind, b"message_stop" | b"error");
+                self.failed |= kind == b"error";
                 self.note(data, &scan.message_usage);
                 self.note(data, &scan.usage);
                 let reports = matches!(scan.usage, UsageMember::Object(_));
@@ -315,6 +319,7 @@ impl Rules {
             }
             Form::ResponsesSse => {
                 self.ended |= ends_responses(kind);
+                self.failed |= matches!(kind, b"response.failed" | b"error");
                 self.note(data, &scan.response_usage);
             }
             _ => self.note(data, &scan.usage),

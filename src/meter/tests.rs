@@ -1,3 +1,7 @@
+//! Answers pushed through a meter, whole and cut anywhere.
+//!
+//! Above 400 lines: every form of an answer has its tables, and one harness replays them all.
+
 use super::*;
 use proptest::prelude::*;
 
@@ -73,8 +77,6 @@ fn run(stream: &[u8], settings: Settings, cuts: &[usize]) -> Seen {
     }
     out.extend(meter.push(rest).unwrap());
     out.extend(meter.finish());
-    assert_eq!(out.len() as u64, meter.relayed_bytes());
-    assert!(meter.at_event_boundary());
     let reading = meter.reading();
     Seen {
         out,
@@ -276,9 +278,8 @@ fn an_incomplete_event_waits_and_can_be_discarded() {
         .push(Bytes::from_static(b"data: {}\n\ndata: {\"a"))
         .unwrap();
     assert_eq!(out, "data: {}\n\n");
-    assert!(!meter.at_event_boundary() && !meter.ended());
+    assert!(!meter.ended());
     meter.discard_partial();
-    assert!(meter.at_event_boundary());
     assert_eq!(
         meter.push(Bytes::from_static(b"data: {}\n\n")).unwrap(),
         "data: {}\n\n"

@@ -4,7 +4,9 @@ use super::context::{Body, Forward};
 use super::headers::{X_API_KEY, take_request, upward};
 use crate::downstream::Exchange;
 use crate::route::Api;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
+use http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING,
+};
 use http::{HeaderValue, Uri};
 use pingora::http::RequestHeader;
 use pingora::{Error, ErrorType, Result};
@@ -34,6 +36,8 @@ pub fn for_provider(
     let mut parts = take_request(header);
     let mut map = upward(parts.headers);
     map.insert(HOST, provider.authority.clone());
+    // What comes encoded can be neither metered nor renamed.
+    map.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     if let Some(credential) = provider.credential() {
         match forward.operation.api() {
             Api::OpenAi => map.insert(AUTHORIZATION, credential.bearer.clone()),

@@ -6,7 +6,7 @@ use super::respond::{reject, terminal_event};
 use super::response::cut_short;
 use super::snapshot::Gateway;
 use crate::downstream::session::{FIRST_BYTE_OVERDUE, STALLED};
-use crate::meter::Meter;
+use crate::meter::{Form, Meter};
 use crate::record::event::Outcome;
 use crate::record::metrics::AttemptEnd;
 use crate::rejection::{Code, Rejection};
@@ -33,7 +33,7 @@ pub async fn answer(
     }
     let prepared = ctx.rejection.take();
     let uncounted = prepared.is_none();
-    let Some(rejection) = prepared.or_else(|| rejection(error)) else {
+    let Some(rejection) = prepared.or_else(|| rejection(error, ctx)) else {
         ctx.outcome = Some(Outcome::ClientGone);
         return FailToProxy {
             error_code: 0,
@@ -59,27 +59,32 @@ pub async fn answer(
 /// Whether the client has the whole of a stream, though its connection did not end as it should.
 fn finished(ctx: &Context) -> bool {
     ctx.forward.as_ref().is_some_and(|forward| {
-        let ended = forward.meter.as_ref().is_some_and(Meter::ended);
-        forward.stream.is_some() && ended
+        // Other events have no end marker: only the connection tells.
+        let ended = |meter: &Meter| meter.form() != Form::OtherSse && meter.ended();
+        forward.stream.is_some() && forward.meter.as_ref().is_some_and(ended)
     })
 }
 
 /// What a failure of Pingora's is to the client; `None` if it is the client that failed.
-fn rejection(error: &Error) -> Option<Rejection> {
+fn rejection(error: &Error, ctx: &Context) -> Option<Rejection> {
     let etype = error.etype();
+    let provider = match &ctx.model {
+        Some(model) => format!("The provider of model '{}'", model.id),
+        None => "The provider".to_owned(),
+    };
     if *etype == ErrorType::ReadTimedout && *error.esource() == ErrorSource::Downstream {
         return Some(body_overdue());
     }
     if *etype == FIRST_BYTE_OVERDUE {
         return Some(Rejection::new(
             Code::UpstreamTimeout,
-            "The provider did not answer in time. Try again, or ask for less.",
+            format!("{provider} did not answer in time. Try again, or ask for less."),
         ));
     }
     if *etype == STALLED {
         return Some(Rejection::new(
             Code::UpstreamTimeout,
-            "The provider stopped sending in the middle of its answer. Try again.",
+            format!("{provider} stopped sending in the middle of its answer. Try again."),
         ));
     }
     if *etype == ErrorType::FileReadError {
@@ -103,11 +108,11 @@ fn rejection(error: &Error) -> Option<Rejection> {
         | ErrorType::TLSHandshakeTimedout
         | ErrorType::InvalidCert => Rejection::new(
             Code::UpstreamUnreachable,
-            "The provider could not be reached. Try again.",
+            format!("{provider} could not be reached. Try again."),
         ),
         _ => Rejection::new(
             Code::UpstreamError,
-            "The provider broke off before it answered. Try again.",
+            format!("{provider} broke off before it answered. Try again."),
         ),
     })
 }

@@ -5,6 +5,7 @@ mod choice;
 pub mod context;
 mod dress;
 mod failure;
+mod form;
 mod headers;
 mod local;
 mod recording;

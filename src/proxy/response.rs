@@ -1,20 +1,16 @@
 //! From the provider's header to the last byte: what is passed on, what is metered, what is ours to say.
 
 use super::context::{Active, Context, Forward};
+use super::form::{is_stream, metered};
 use super::headers::{X_ACCEL_BUFFERING, downward, take_response};
 use super::respond::{allow_browsers, identify, terminal_event};
 use super::snapshot::Gateway;
-use crate::meter::usage::Shape;
-use crate::meter::{self, Form, Meter};
+use crate::meter::{Form, Meter};
 use crate::record::event::Outcome;
 use crate::record::metrics::{AttemptEnd, Recorder};
 use crate::rejection::{Code, Rejection};
-use crate::route::Operation;
-use crate::wire::answer::Rename;
 use bytes::{Bytes, BytesMut};
-use http::header::{
-    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TRANSFER_ENCODING,
-};
+use http::header::{CACHE_CONTROL, RETRY_AFTER, TRANSFER_ENCODING};
 use http::{HeaderValue, Version};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
@@ -54,7 +50,7 @@ pub fn judge(
     }
     match outcome {
         AttemptEnd::Ok => {
-            forward.meter = Some(metered(forward, header));
+            forward.meter = Some(metered(forward, header)?);
             Ok(())
         }
         AttemptEnd::ClientError => {
@@ -68,17 +64,26 @@ pub fn judge(
             );
             Err(Rejection::new(
                 Code::UpstreamAuth,
-                "The provider refused the gateway's credential. The operator has to act.",
+                format!(
+                    "The provider of model '{}' refused the gateway's credential. The operator has to act.",
+                    forward.admission.model().id
+                ),
             ))
         }
         AttemptEnd::RateLimited => Err(Rejection::new(
             Code::UpstreamRateLimited,
-            "The provider is limiting requests. Retry as the headers say.",
+            format!(
+                "The provider of model '{}' is limiting requests. Try again later.",
+                forward.admission.model().id
+            ),
         )
         .retry_after(wait(header))),
         _ => Err(Rejection::new(
             Code::UpstreamError,
-            format!("The provider answered with status {status}."),
+            format!(
+                "The provider of model '{}' answered with status {status}. Try again, or ask the operator.",
+                forward.admission.model().id
+            ),
         )),
     }
 }
@@ -93,65 +98,6 @@ fn wait(header: &ResponseHeader) -> Option<Duration> {
     let left = SystemTime::from(until).duration_since(SystemTime::now());
     // A time that has passed says nothing of how long to wait.
     left.ok()
-}
-
-fn metered(forward: &Forward, header: &mut ResponseHeader) -> Meter {
-    let content_type = header
-        .headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
-        .trim_start();
-    let is = |kind: &str| {
-        let start = content_type.as_bytes().get(..kind.len());
-        start.is_some_and(|start| start.eq_ignore_ascii_case(kind.as_bytes()))
-    };
-    // What is compressed although we asked for nothing of the kind can only be passed on.
-    let plain = !header.headers.contains_key(CONTENT_ENCODING);
-    let form = match forward.operation {
-        _ if !plain => Form::Opaque,
-        operation if is("text/event-stream") => match operation {
-            Operation::ChatCompletions | Operation::Completions => Form::ChatSse,
-            Operation::Messages => Form::AnthropicSse,
-            Operation::Responses => Form::ResponsesSse,
-            _ => Form::OtherSse,
-        },
-        _ if is("application/json") => Form::Json,
-        _ => Form::Opaque,
-    };
-    let shape = match forward.operation {
-        Operation::Messages | Operation::CountTokens => Shape::Anthropic,
-        Operation::Responses
-        | Operation::ImagesGenerations
-        | Operation::ImagesEdits
-        | Operation::AudioSpeech
-        | Operation::AudioTranscriptions
-        | Operation::AudioTranslations => Shape::OpenAiResponses,
-        _ => Shape::OpenAiChat,
-    };
-    let attempt = forward.attempt.as_ref();
-    let public = &forward.admission.model().id;
-    let rename = attempt
-        .filter(|attempt| attempt.model != *public)
-        .map(|_| Rename {
-            public: public.clone(),
-        });
-    if is_stream(form) || (form == Form::Json && rename.is_some()) {
-        header.remove_header(&CONTENT_LENGTH);
-    }
-    Meter::new(meter::Settings {
-        form,
-        shape,
-        rename,
-        strip_usage_chunk: attempt.is_some_and(|attempt| attempt.injected),
-    })
-}
-
-fn is_stream(form: Form) -> bool {
-    matches!(
-        form,
-        Form::ChatSse | Form::AnthropicSse | Form::ResponsesSse | Form::OtherSse
-    )
 }
 
 /// Dresses the header for the client.
@@ -252,6 +198,13 @@ pub fn end(ctx: &mut Context, gateway: &Gateway) -> Bytes {
     };
     let form = meter.form();
     let mut rest = Some(meter.finish());
+    if meter.failed() {
+        // The client was told by the provider itself; the log, the metrics and the model's state
+        // are told here.
+        ctx.outcome = Some(Outcome::Rejected(Code::UpstreamError));
+        broke_off(ctx, gateway);
+        return rest.unwrap_or_default();
+    }
     if is_stream(form) && !meter.ended() {
         // The connection ended in good order, but the stream did not: to an SDK this would look
         // like success.

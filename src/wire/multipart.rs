@@ -4,8 +4,6 @@
 //! purpose: where parsers are known to differ (folded headers, bare line feeds, a preamble or an
 //! epilogue, transfer encodings, two boundaries), the model that we authorise and the one that the
 //! provider runs could differ too, and no SDK sends any of that.
-//!
-//! Above 400 lines only with its tests.
 
 mod header;
 

@@ -41,11 +41,6 @@ pub struct Call {
     pub stream: bool,
     /// `stream_options.include_usage: true`.
     pub include_usage: bool,
-    /// Tokens the answer may have: the largest of `max_tokens`, `max_completion_tokens` and
-    /// `max_output_tokens`.
-    pub max_tokens: Option<u64>,
-    /// Number of choices or images asked for.
-    pub n: Option<u64>,
     /// There is a `messages` member.
     pub has_messages: bool,
     /// There is an `input` member.
@@ -159,8 +154,6 @@ pub fn read_call(body: &[u8]) -> Result<Call, CallError> {
         model_span,
         stream: reading.stream,
         include_usage: reading.include_usage,
-        max_tokens: reading.max_tokens,
-        n: reading.n,
         has_messages: reading.has_messages,
         has_input: reading.input_key.is_some(),
         inside: object.start + 1,
@@ -175,8 +168,6 @@ struct Reading {
     model: Option<(Range<usize>, String)>,
     stream: bool,
     include_usage: bool,
-    max_tokens: Option<u64>,
-    n: Option<u64>,
     has_messages: bool,
     input_key: Option<Range<usize>>,
     options: StreamOptions,
@@ -198,14 +189,14 @@ impl Reading {
         match name {
             "model" => self.model = Some((member.value, read_model(raw, member.kind)?)),
             "stream" => self.stream = read_flag("stream", member.kind)?,
-            "n" => self.n = read_count(name, raw, member.kind)?,
             "messages" => self.has_messages = true,
             "input" => {
                 // The range of a key excludes its quotes.
                 self.input_key = Some(member.key_range.start - 1..member.key_range.end + 1);
             }
             "stream_options" => self.take_options(raw, &member)?,
-            _ => self.max_tokens = self.max_tokens.max(read_count(name, raw, member.kind)?),
+            // `n` and the limits on tokens.
+            _ => check_count(name, raw, member.kind)?,
         }
         Ok(())
     }
@@ -326,16 +317,16 @@ fn read_flag(field: &'static str, kind: Kind) -> Result<bool, CallError> {
     }
 }
 
-fn read_count(field: &'static str, raw: &[u8], kind: Kind) -> Result<Option<u64>, CallError> {
+fn check_count(field: &'static str, raw: &[u8], kind: Kind) -> Result<(), CallError> {
     if kind == Kind::Null {
-        return Ok(None);
+        return Ok(());
     }
     let expected = "an integer from 0 to 2^53, or null";
     let number = std::str::from_utf8(raw)
         .ok()
         .and_then(|s| s.parse::<u64>().ok());
     match number.filter(|&n| n <= MAX_EXACT) {
-        Some(n) => Ok(Some(n)),
+        Some(_) => Ok(()),
         None => Err(CallError::WrongKind { field, expected }),
     }
 }

@@ -1,4 +1,7 @@
-"""The official OpenAI SDK for Python against the gateway. Environment: see runner.py."""
+"""The official OpenAI SDK for Python against the gateway. Environment: see runner.py.
+
+Above 400 lines: one test for each promise of the surface, of which the SDK covers nearly all.
+"""
 
 import base64
 import json

@@ -10,7 +10,7 @@ mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)
 
 # The hash of the named files: what a stamp holds.
-hash() { cat "$@" | sha256sum | cut -d ' ' -f 1; }
+digest() { cat "$@" | sha256sum | cut -d ' ' -f 1; }
 ready() { [ -f "$dir/$1/.stamp" ] && [ "$(cat "$dir/$1/.stamp")" = "$2" ]; }
 
 need_venv() {
@@ -29,7 +29,7 @@ need_venv() {
 
 failed=0
 for name in openai-current openai-2 anthropic-2 anthropic-07; do
-    want=$(hash "$here/requirements-$name.txt")
+    want=$(digest "$here/requirements-$name.txt")
     if ready "$name" "$want"; then echo "ready $name"; continue; fi
     need_venv || exit 1
     rm -rf "${dir:?}/$name"
@@ -43,9 +43,12 @@ for name in openai-current openai-2 anthropic-2 anthropic-07; do
     fi
 done
 
-want=$(hash "$here/package.json" "$here/package-lock.json")
-if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
-    echo "skipped node: node or npm is missing"
+want=$(digest "$here/package.json" "$here/package-lock.json")
+# As in tests/sdk.rs: the oldest Node that has all the globals which the SDKs use.
+node=20
+major=$(node --version 2>/dev/null | sed 's/^v//; s/\..*//')
+if ! [ "${major:-0}" -ge "$node" ] 2>/dev/null || ! npm --version >/dev/null 2>&1; then
+    echo "skipped node: node $node or newer with npm is not installed"
 elif ready node "$want"; then
     echo "ready node"
 else

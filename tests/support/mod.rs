@@ -5,7 +5,9 @@
 #![allow(dead_code, unused_imports, missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod clock;
 pub mod gateway;
+pub mod hostile;
 pub mod http;
 pub mod provider;
 pub mod refusal;

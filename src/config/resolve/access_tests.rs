@@ -195,10 +195,10 @@ fn a_keys_references_become_indexes() {
 #[test]
 fn settings_without_their_feature_are_named_once() {
     let config = read(
-        "admin: { bind: '127.0.0.1:1' }\nstore: { redis: { url: 'redis://x' }, on_failure: { limits: deny } }\n\
+        "public_url: https://x\nadmin: { bind: '127.0.0.1:1' }\nstore: { path: x, redis: { url: 'redis://x' }, on_failure: { limits: deny } }\n\
          surfaces: [{ mount: /v1, api: openai, rate_limit_reset: epoch, ietf_rate_limit: true }]\n\
-         plans: { p: { requests_per_minute: 1, burst: 1, tokens_per_minute: 1, concurrency: 1, tokens_per_day: 1 }, q: { concurrency: 2 } }\n\
-         accounts: { a: { plan: p, balance: 1 } }\nbilling: { mode: observe }\nlimits: { unauthenticated_per_ip: 20/s }\n\
+         plans: { p: { requests_per_minute: 1, burst: 1, tokens_per_minute: 1, concurrency: 1, tokens_per_day: 1, scope: account }, q: { concurrency: 2, scope: key } }\n\
+         accounts: { a: { plan: p, balance: 1 } }\nbilling: { mode: observe, day_starts: '+00:00' }\nlimits: { unauthenticated_per_ip: 20/s }\n\
          models: [{ id: a, status: soon, on_disconnect: drain }]\n",
     );
     let mut dormant = config.unwrap().dormant;
@@ -206,15 +206,19 @@ fn settings_without_their_feature_are_named_once() {
     let wanted = [
         "accounts.balance",
         "admin",
+        "billing.day_starts",
         "billing.mode",
         "limits.unauthenticated_per_ip",
         "models.on_disconnect",
         "plans.burst",
         "plans.concurrency",
         "plans.requests_per_minute",
+        "plans.scope",
         "plans.tokens_per_day",
         "plans.tokens_per_minute",
+        "public_url",
         "store.on_failure",
+        "store.path",
         "store.redis",
         "surfaces.ietf_rate_limit",
         "surfaces.rate_limit_reset",

@@ -124,6 +124,7 @@ impl Resolver<'_, '_> {
     }
 
     pub(super) fn public_url(&mut self, given: &schema::UrlText) -> Option<String> {
+        self.dormant("public_url", true);
         self.url("public_url", &given.0)?;
         Some(given.0.trim_end_matches('/').to_owned())
     }
@@ -187,6 +188,7 @@ impl Resolver<'_, '_> {
             }) => (path, redis, on_failure),
             None => (None, None, None),
         };
+        self.dormant("store.path", path.is_some());
         self.dormant("store.redis", redis.is_some());
         self.dormant("store.on_failure", on_failure.is_some());
         let path = path.map_or_else(|| "./data".to_owned(), |path| path.0);

@@ -1,16 +1,32 @@
 use super::*;
 use proptest::prelude::*;
 
-fn frames(stream: &[u8], cuts: &[usize]) -> (Vec<Frame>, Vec<u8>) {
-    let mut split = SseSplit::default();
-    let mut rest = Bytes::copy_from_slice(stream);
+fn frames(stream: &[u8], cuts: &[usize]) -> (Vec<Vec<u8>>, Vec<u8>) {
+    let mut split = SseSplit::new(DEFAULT_LIMIT);
     let mut out = Vec::new();
-    for &cut in cuts {
-        let piece = rest.split_to(cut.min(rest.len()));
-        split.push(piece, &mut out).unwrap();
+    let mut rest = stream;
+    for cut in cuts.iter().copied().chain([stream.len()]) {
+        let (chunk, after) = rest.split_at(cut.min(rest.len()));
+        split
+            .split(chunk, &mut |piece| {
+                out.push(match piece {
+                    Piece::Inside(range) => chunk[range].to_vec(),
+                    Piece::Joined(bytes) => bytes,
+                });
+            })
+            .unwrap();
+        rest = after;
     }
-    split.push(rest, &mut out).unwrap();
-    (out, split.tail().to_vec())
+    (out, split.take_tail())
+}
+
+/// The event in strict form; `None` if nothing is left of it.
+fn normalized(raw: &[u8], keep_event_lines: bool) -> Option<Vec<u8>> {
+    let layout = Layout::read(raw);
+    if layout.is_strict(keep_event_lines) {
+        return Some(raw.to_vec());
+    }
+    layout.normalized(raw, keep_event_lines)
 }
 
 fn normal(stream: &str, keep_event_lines: bool) -> String {
@@ -18,7 +34,7 @@ fn normal(stream: &str, keep_event_lines: bool) -> String {
     assert_eq!(tail, b"");
     let out: Vec<_> = frames
         .iter()
-        .filter_map(|f| normalized(f, keep_event_lines))
+        .filter_map(|raw| normalized(raw, keep_event_lines))
         .collect();
     String::from_utf8(out.concat()).unwrap()
 }
@@ -42,7 +58,7 @@ fn all_line_ends_end_events() {
         let (got, tail) = frames(stream.as_bytes(), &[]);
         let got: Vec<_> = got
             .iter()
-            .map(|f| std::str::from_utf8(f.raw()).unwrap())
+            .map(|raw| std::str::from_utf8(raw).unwrap())
             .collect();
         assert_eq!((got, tail.len()), (want, 0));
     }
@@ -51,26 +67,30 @@ fn all_line_ends_end_events() {
 
 #[test]
 fn events_within_a_chunk_are_not_copied() {
-    let chunk = Bytes::from_static(b"data: a\n\ndata: b\n\ndata: c");
-    let mut out = Vec::new();
-    let mut split = SseSplit::default();
-    split.push(chunk.clone(), &mut out).unwrap();
-    assert_eq!(out[1].raw().as_ptr(), chunk[9..].as_ptr());
-    assert_eq!(split.tail(), b"data: c");
+    let mut split = SseSplit::new(DEFAULT_LIMIT);
+    let mut places = Vec::new();
+    split
+        .split(b"data: a\n\ndata: b\n\ndata: c", &mut |piece| match piece {
+            Piece::Inside(range) => places.push(range),
+            Piece::Joined(bytes) => panic!("copied: {bytes:?}"),
+        })
+        .unwrap();
+    assert_eq!(places, [0..9, 9..18]);
+    assert_eq!(split.take_tail(), b"data: c");
 }
 
 #[test]
 fn payload_and_name() {
-    let one = Frame::new(Bytes::from_static(b"event: x\ndata: {\"a\":1}\n\n"));
-    assert!(matches!(one.data(), Some(Cow::Borrowed(b"{\"a\":1}"))));
-    assert_eq!(one.event(), Some(&b"x"[..]));
+    let raw = b"event: x\ndata: {\"a\":1}\n\n";
+    let one = Layout::read(raw);
+    assert!(matches!(one.data(raw), Some(Cow::Borrowed(b"{\"a\":1}"))));
+    assert_eq!(one.event(raw), Some(&b"x"[..]));
     assert!(one.is_strict(true) && !one.is_strict(false));
-    let many = Frame::new(Bytes::from_static(
-        b"data:{\ndata:  \"a\":1\n: note\r\ndata\ndata:}\n\n",
-    ));
-    assert_eq!(many.data().unwrap(), &b"{\n \"a\":1\n\n}"[..]);
-    assert_eq!(many.layout.locate(many.raw(), 3..8), Some(14..19));
-    assert_eq!(&many.raw()[14..19], b"\"a\":1");
+    let raw = b"data:{\ndata:  \"a\":1\n: note\r\ndata\ndata:}\n\n";
+    let many = Layout::read(raw);
+    assert_eq!(many.data(raw).unwrap(), &b"{\n \"a\":1\n\n}"[..]);
+    assert_eq!(many.locate(raw, 3..8), Some(14..19));
+    assert_eq!(&raw[14..19], b"\"a\":1");
 }
 
 #[test]
@@ -80,9 +100,10 @@ fn normal_form() {
         ": keepalive\n\n",
         ": a\ndata: 1\ndata: 2\n\n",
     ] {
-        let frame = Frame::new(Bytes::copy_from_slice(strict.as_bytes()));
-        let same = normalized(&frame, false).unwrap();
-        assert_eq!(same.as_ptr(), frame.raw().as_ptr());
+        assert!(
+            Layout::read(strict.as_bytes()).is_strict(false),
+            "{strict:?}"
+        );
     }
     assert_eq!(normal("data:{}\r\n\r\n", false), "data: {}\n\n");
     assert_eq!(
@@ -114,31 +135,19 @@ fn normal_form() {
 fn a_byte_order_mark_is_dropped() {
     for cuts in [&[][..], &[1, 1], &[2], &[1, 1, 1]] {
         let (got, _) = frames(b"\xef\xbb\xbfdata: a\n\n", cuts);
-        assert_eq!(got[0].raw(), &b"data: a\n\n"[..]);
+        assert_eq!(got[0], &b"data: a\n\n"[..]);
         let (got, _) = frames(b"\xef\xbbdata: a\n\n", cuts);
-        assert_eq!(got[0].raw(), &b"\xef\xbbdata: a\n\n"[..]);
+        assert_eq!(got[0], &b"\xef\xbbdata: a\n\n"[..]);
     }
 }
 
 #[test]
 fn the_tail_is_bounded() {
     let mut split = SseSplit::new(10);
-    let mut out = Vec::new();
-    assert_eq!(
-        split.push(Bytes::from_static(b"data: 12"), &mut out),
-        Ok(())
-    );
-    assert_eq!(
-        split.push(Bytes::from_static(b"345"), &mut out),
-        Err(TooLong { limit: 10 })
-    );
-    assert_eq!(split.tail(), b"");
-}
-
-#[test]
-fn whole_events_is_about_the_end() {
-    assert!(whole_events(b"data: a\n\n") && whole_events(b"a\r\n\r\n") && whole_events(b"a\r\r"));
-    assert!(!whole_events(b"data: a\n") && !whole_events(b"data: a\r\n") && !whole_events(b""));
+    let mut none = |_: Piece| panic!("no event ends here");
+    assert_eq!(split.split(b"data: 12", &mut none), Ok(()));
+    assert_eq!(split.split(b"345", &mut none), Err(TooLong { limit: 10 }));
+    assert_eq!(split.take_tail(), b"");
 }
 
 proptest! {
@@ -151,14 +160,14 @@ proptest! {
         for keep in [true, false] {
             let run = |cuts: &[usize]| {
                 let (frames, tail) = frames(stream.as_bytes(), cuts);
-                let out: Vec<Bytes> = frames.iter().filter_map(|f| normalized(f, keep)).collect();
+                let out: Vec<_> = frames.iter().filter_map(|raw| normalized(raw, keep)).collect();
                 (out.concat(), tail)
             };
             let whole = run(&[]);
             prop_assert_eq!(run(&cuts), whole.clone());
             // What comes out is strict, every event of it.
             let (again, _) = frames(&whole.0, &[]);
-            prop_assert!(again.iter().all(|f| f.is_strict(keep)));
+            prop_assert!(again.iter().all(|raw| Layout::read(raw).is_strict(keep)));
         }
     }
 }

@@ -29,14 +29,40 @@ fn reads_the_fields() {
         (c.model.as_str(), c.stream, c.include_usage),
         ("gpt-4", true, true)
     );
-    assert_eq!((c.max_tokens, c.n), (Some(9), Some(2)));
     assert!(c.has_messages && !c.has_input);
     assert_eq!(c.model_span, 9..21);
     let c = call(r#"{"model":"a","stream":null,"max_tokens":null,"stream_options":null}"#).unwrap();
-    assert_eq!(
-        (c.stream, c.max_tokens, c.include_usage),
-        (false, None, false)
-    );
+    assert_eq!((c.stream, c.include_usage), (false, false));
+}
+
+#[test]
+fn counts_up_to_2_to_the_53_and_null_are_accepted() {
+    for name in [
+        "max_tokens",
+        "max_completion_tokens",
+        "max_output_tokens",
+        "n",
+    ] {
+        for value in ["0", "1", "9007199254740992", "null"] {
+            let body = format!("{{\"model\":\"a\",\"{name}\":{value}}}");
+            assert!(call(&body).is_ok(), "{body}");
+        }
+        for value in [
+            "9007199254740993",
+            "-1",
+            "1.5",
+            "1e3",
+            "\"1\"",
+            "true",
+            "[]",
+        ] {
+            let body = format!("{{\"model\":\"a\",\"{name}\":{value}}}");
+            match call(&body) {
+                Err(CallError::WrongKind { field, .. }) => assert_eq!(field, name, "{body}"),
+                other => panic!("{body}: {other:?}"),
+            }
+        }
+    }
 }
 
 #[test]
