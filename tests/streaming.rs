@@ -211,7 +211,7 @@ async fn a_stream_says_how_it_is_to_be_treated() {
         let seen = provider.last().unwrap();
         assert_eq!(
             seen.header("accept-encoding"),
-            None,
+            Some("identity"),
             "nobody asked the provider to compress"
         );
 
