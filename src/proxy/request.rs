@@ -306,29 +306,31 @@ async fn read_whole(
     announced: Option<u64>,
     limit: u64,
 ) -> Result<Bytes, Refusal> {
-    let mut first = Bytes::new();
-    let mut whole = BytesMut::new();
+    let mut pieces: Vec<Bytes> = Vec::new();
     let mut length = 0;
-    while let Some(chunk) = next_chunk(session).await? {
-        length += chunk.len() as u64;
+    while let Some(piece) = next_chunk(session).await? {
+        length += piece.len() as u64;
         if length > limit {
             return Err(too_large(limit).into());
         }
-        // Nearly every request: one chunk, not copied again.
-        if announced == Some(chunk.len() as u64) {
-            return Ok(chunk);
+        // Nearly every request: one piece, not copied again.
+        if announced == Some(piece.len() as u64) {
+            return Ok(piece);
         }
-        if first.is_empty() && whole.is_empty() {
-            first = chunk;
-        } else {
-            whole.extend_from_slice(&std::mem::take(&mut first));
-            whole.extend_from_slice(&chunk);
+        pieces.push(piece);
+    }
+    // Joined once, at the end: a buffer that grew with the body would hold it up to three times
+    // while it grows, and an endless body could make it do so.
+    match pieces.len() {
+        0 | 1 => Ok(pieces.pop().unwrap_or_default()),
+        _ => {
+            let mut whole = BytesMut::with_capacity(usize::try_from(length).unwrap_or(0));
+            for piece in pieces {
+                whole.extend_from_slice(&piece);
+            }
+            Ok(whole.freeze())
         }
     }
-    Ok(match whole.is_empty() {
-        true => first,
-        false => whole.freeze(),
-    })
 }
 
 /// The refusal of a body above the limit.
