@@ -7,6 +7,7 @@ mod support;
 use std::time::Duration;
 
 use serde_json::json;
+use support::clock::pass;
 use support::gateway::{KEY, NARROW_KEY};
 use support::hostile::{CHAT, MESSAGES, UPSTREAM_SECRET, World, bearer, good, post, sized};
 use support::refusal::{Envelope, refused};
@@ -366,4 +367,27 @@ async fn a_refusal_with_a_large_body_is_readable_and_ends_the_connection_cleanly
         assert!(client.closes(Duration::from_secs(5)).await);
     }
     world.unharmed().await;
+}
+
+/// Ten seconds for a header from its first byte on, however it comes; an idle connection has longer.
+#[tokio::test]
+async fn a_header_that_is_dripped_in_is_not_waited_for() {
+    let world = World::start("").await;
+    let mut idle = world.client().await;
+    assert_eq!(post(&mut idle, CHAT, &good()).await.status, 200);
+    let mut stalled = world.client().await;
+    stalled.send_raw(b"POST /v1/chat").await;
+    let mut dripping = world.client().await;
+    for byte in b"POST" {
+        dripping.send_raw(&[*byte]).await;
+        // A request on another connection: by its answer the byte has been read.
+        assert_eq!(
+            post(&mut world.client().await, CHAT, &good()).await.status,
+            200
+        );
+        pass(Duration::from_secs(3)).await;
+    }
+    assert!(stalled.closes(Duration::from_secs(5)).await);
+    assert!(dripping.closes(Duration::from_secs(5)).await);
+    assert_eq!(post(&mut idle, CHAT, &good()).await.status, 200);
 }

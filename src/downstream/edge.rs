@@ -1,6 +1,7 @@
 //! [`Edge`]: what Pingora's connection loop calls with each request; it wraps the session and hands it
 //! to the proxy.
 
+use super::header_clock::HeaderClock;
 use super::session::{Downstream, Wire};
 use super::{CURRENT, Exchange, Fault};
 use crate::id::RequestId;
@@ -25,9 +26,6 @@ use tokio::time::timeout;
 /// An idle connection is kept this long: above the 60 s of common load balancers, so that it is
 /// they who close, and no request is lost to a race.
 const KEEPALIVE: Duration = Duration::from_secs(75);
-/// What a request's header may take on top. Pingora does not tell of its first byte, so one timer of
-/// both ends a silent client and a slow one.
-const HEADER_ROOM: Duration = Duration::from_secs(10);
 /// A client that does not open its window for a stream of HTTP/2 is let go after this; the
 /// connection below has a limit of its own.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -83,7 +81,10 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
         settings: HttpPersistentSettings,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        match timeout(KEEPALIVE + HEADER_ROOM, wire.read_request()).await {
+        HeaderClock::expect();
+        let read = timeout(KEEPALIVE, wire.read_request()).await;
+        HeaderClock::done();
+        match read {
             Ok(Ok(Some(_))) => {}
             // The client closed between two requests, or was too slow with one.
             Ok(Ok(None)) | Err(_) => return None,

@@ -13,6 +13,7 @@
 //! since Pingora builds both out of each other's reach.
 
 pub mod edge;
+pub mod header_clock;
 pub mod session;
 mod silence;
 pub mod unread;

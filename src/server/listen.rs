@@ -1,6 +1,7 @@
 //! Listening sockets: accept, dress with TLS and buffers, serve.
 
 use super::stream::Buffered;
+use crate::downstream::header_clock::HeaderClock;
 use pingora::apps::ServerApp;
 use pingora::listeners::tls::Acceptor;
 use pingora::protocols::l4::stream::Stream as L4;
@@ -84,14 +85,19 @@ async fn connection<A>(
     let _ = digest.peer_addr.set(Some(peer.into()));
     let mut stream = L4::from(socket);
     stream.set_socket_digest(digest);
+    let clock = Arc::new(HeaderClock::default());
     match tls {
         None => {
-            app.process_new(Box::new(Buffered::new(stream)), &shutdown)
+            let stream = Buffered::new(stream, clock.clone());
+            clock
+                .scope(app.process_new(Box::new(stream), &shutdown))
                 .await;
         }
         Some(acceptor) => match timeout(HANDSHAKE, acceptor.tls_handshake(stream)).await {
             Ok(Ok(stream)) => {
-                app.process_new(Box::new(Buffered::new(stream)), &shutdown)
+                let stream = Buffered::new(stream, clock.clone());
+                clock
+                    .scope(app.process_new(Box::new(stream), &shutdown))
                     .await;
             }
             // Scanners do this all day: nothing for a log.

@@ -1,9 +1,11 @@
-//! [`Buffered`]: a connection whose small writes leave together, and whose peer must take them.
+//! [`Buffered`]: a connection whose small writes leave together, and whose peer must neither stop
+//! taking them nor drip its request headers in.
 //!
 //! Pingora buffers the connections of its own listeners in the same way, but keeps that to itself.
 //! Reads are not buffered here: the HTTP parser reads into a buffer of its own, and 64 KiB for each
 //! idle stream, Pingora's default, would be most of what a stream costs.
 
+use crate::downstream::header_clock::HeaderClock;
 use async_trait::async_trait;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::{SslDigest, TlsRef};
@@ -19,7 +21,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, BufWriter, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// An answer's header and a small body, or an event with its chunk framing, fit in and leave in one
 /// system call.
@@ -28,20 +30,46 @@ const WRITE_BUFFER: usize = 4 << 10;
 /// A client that takes nothing for so long is let go. The clock runs only while a write waits.
 const STALLED: Duration = Duration::from_secs(30);
 
+/// A request's header must be whole so long after its first byte.
+const HEADER: Duration = Duration::from_secs(10);
+
 /// A connection with buffered writes.
 #[derive(Debug)]
 pub struct Buffered<S: IO> {
     stream: BufWriter<S>,
     stalled: Option<Pin<Box<Sleep>>>,
+    clock: Arc<HeaderClock>,
+    /// When the header under way must be whole.
+    due: Option<Instant>,
+    overdue: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S: IO> Buffered<S> {
     /// Buffers a connection.
-    pub fn new(stream: S) -> Buffered<S> {
+    pub fn new(stream: S, clock: Arc<HeaderClock>) -> Buffered<S> {
         Buffered {
             stream: BufWriter::with_capacity(WRITE_BUFFER, stream),
             stalled: None,
+            clock,
+            due: None,
+            overdue: None,
         }
+    }
+
+    /// Fails when a header has been under way for too long. The timer is made only for one that
+    /// does not come in one piece.
+    fn header_overdue(&mut self, cx: &mut Context<'_>) -> bool {
+        let due = match self.due {
+            Some(due) if self.clock.runs() => due,
+            _ => {
+                self.overdue = None;
+                return false;
+            }
+        };
+        let overdue = self
+            .overdue
+            .get_or_insert_with(|| Box::pin(sleep_until(due)));
+        overdue.as_mut().poll(cx).is_ready()
     }
 
     /// Passes a write's outcome on; one that waits for too long fails.
@@ -64,7 +92,20 @@ impl<S: IO> AsyncRead for Buffered<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        match read {
+            Poll::Ready(_) => {
+                if self.clock.heard() {
+                    self.due = Some(Instant::now() + HEADER);
+                    self.overdue = None;
+                }
+            }
+            Poll::Pending if self.header_overdue(cx) => {
+                return Poll::Ready(Err(ErrorKind::TimedOut.into()));
+            }
+            Poll::Pending => {}
+        }
+        read
     }
 }
 
