@@ -158,11 +158,34 @@ async fn every_attempt_is_counted_once() {
     let mut client = Client::connect(gateway.addr).await;
     assert_eq!(chat(&mut client).await.status, 200);
     gateway.log(3).await;
-    let count = |outcome: &str| {
-        format!("tollgate_upstream_requests_total{{outcome=\"{outcome}\",provider=\"fake\"}}")
-    };
-    assert_eq!(gateway.metric(&count("broken")).await, 2.0);
-    assert_eq!(gateway.metric(&count("ok")).await, 1.0);
+    // An error answer counts by its status, also where it is too long to be passed on.
+    provider.once("gpt-test", Script::answer(400).body("x".repeat(300 << 10)));
+    let mut client = Client::connect(gateway.addr).await;
+    let answer = chat(&mut client).await;
+    assert_eq!(answer.status, 502);
+    assert_eq!(answer.json()["error"]["code"], "upstream_error");
+    provider.once("gpt-test", Script::chunked(400).body("x".repeat(300 << 10)));
+    let mut client = Client::connect(gateway.addr).await;
+    let headers = [
+        ("Authorization", &*format!("Bearer {KEY}")),
+        ("Content-Type", "application/json"),
+    ];
+    let body = request.to_string();
+    let answer = client
+        .try_request("POST", "/v1/chat/completions", &headers, body.as_bytes())
+        .await;
+    // What was begun can only be broken off.
+    assert!(answer.is_err() || answer.is_ok_and(|answer| answer.broken.is_some()));
+    gateway.log(5).await;
+    assert_eq!(attempts(&gateway, "broken").await, 2.0);
+    assert_eq!(attempts(&gateway, "ok").await, 1.0);
+    assert_eq!(attempts(&gateway, "client_error").await, 2.0);
+}
+
+async fn attempts(gateway: &Gateway, outcome: &str) -> f64 {
+    let name =
+        format!("tollgate_upstream_requests_total{{outcome=\"{outcome}\",provider=\"fake\"}}");
+    gateway.metric(&name).await
 }
 
 fn renamed(provider: &Provider) -> String {
@@ -199,6 +222,8 @@ async fn a_stream_without_an_end_marker_that_breaks_is_told() {
     for line in gateway.log(2).await {
         assert_eq!(line["code"], "upstream_error");
     }
+    assert_eq!(attempts(&gateway, "broken").await, 2.0);
+    assert_eq!(gateway.metric("tollgate_broken_streams_total").await, 2.0);
 }
 
 /// What cannot be read cannot be renamed or metered: such answers leaked the upstream's name.
@@ -241,13 +266,22 @@ async fn a_providers_own_error_event_is_a_failure() {
     let gateway = Gateway::start(&renamed(&provider)).await;
     let mut client = Client::connect(gateway.addr).await;
     let error = "{\"error\":{\"message\":\"no\",\"type\":\"server_error\"}}";
-    provider.once("upstream-own", Script::sse().data(error).close());
     let request = json!({ "model": "public", "messages": [], "stream": true });
-    let answer = client
-        .post_json("/v1/chat/completions", KEY, &request)
-        .await;
-    assert_eq!(answer.text().trim_end(), format!("data: {error}"));
-    assert_eq!(gateway.log(1).await[0]["code"], "upstream_error");
+    let told = Script::sse().data(error);
+    for script in [told.clone().close(), told.cut()] {
+        provider.once("upstream-own", script);
+        let mut client = Client::connect(gateway.addr).await;
+        let answer = client
+            .post_json("/v1/chat/completions", KEY, &request)
+            .await;
+        assert_eq!(answer.text().trim_end(), format!("data: {error}"));
+    }
+    for line in gateway.log(2).await {
+        assert_eq!(line["code"], "upstream_error");
+    }
+    assert_eq!(attempts(&gateway, "broken").await, 2.0);
+    assert_eq!(attempts(&gateway, "ok").await, 0.0);
+    assert_eq!(gateway.metric("tollgate_broken_streams_total").await, 2.0);
     let status = client.get("/api/status", "").await.json();
     assert_eq!(status["data"]["models"][0]["success_rate"], 0.0);
 }

@@ -23,6 +23,7 @@ the setting and the nearest known name, and starts nothing. `conf/tollgate.yaml`
   (also `kB`, `MB`, `GB` of 1000). Rates: `20/s`, `600/m`, `1000/h`.
 - Money is decimal with at most 6 decimals, at most 9000000000, never rounded: `19.90`.
 - Globs know `*` only, for any characters.
+- A setting that this version does not act on yet is accepted; `tollgate check` and the start name each one.
 - Anchors and aliases work; merge keys (`<<`), tags and several documents do not.
 
 In the paths, `*` stands for a name that you choose, `[]` for each item of a list.

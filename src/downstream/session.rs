@@ -121,7 +121,7 @@ impl Downstream {
     }
 
     /// What the silence calls for now.
-    fn judge(&mut self) -> Verdict {
+    fn judge(&self) -> Verdict {
         let answering = self.response_written().is_some();
         let state = self.exchange.state();
         self.silence.judge(

@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::request::body_overdue;
 use super::respond::{reject, terminal_event};
-use super::response::cut_short;
+use super::response::{broke_off, cut_short};
 use super::snapshot::Gateway;
 use crate::downstream::session::{FIRST_BYTE_OVERDUE, STALLED};
 use crate::meter::{Form, Meter};
@@ -22,8 +22,13 @@ pub async fn answer(
 ) -> FailToProxy {
     if finished(ctx) {
         // The provider said all it had to say, and only then broke off or lingered: the client has
-        // a whole answer.
-        ctx.outcome = Some(Outcome::Answered);
+        // a whole answer, be it the provider's own error.
+        ctx.outcome = Some(if told_failure(ctx) {
+            broke_off(ctx, gateway);
+            Outcome::Rejected(Code::UpstreamError)
+        } else {
+            Outcome::Answered
+        });
         // If this fails the client is gone, with its answer.
         let _ = session.write_response_body(None, true).await;
         return FailToProxy {
@@ -63,6 +68,15 @@ fn finished(ctx: &Context) -> bool {
         let ended = |meter: &Meter| meter.form() != Form::OtherSse && meter.ended();
         forward.stream.is_some() && forward.meter.as_ref().is_some_and(ended)
     })
+}
+
+/// Whether the provider has told of a failure in its own stream.
+fn told_failure(ctx: &Context) -> bool {
+    let meter = ctx
+        .forward
+        .as_ref()
+        .and_then(|forward| forward.meter.as_ref());
+    meter.is_some_and(Meter::failed)
 }
 
 /// What a failure of Pingora's is to the client; `None` if it is the client that failed.

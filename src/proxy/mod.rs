@@ -156,7 +156,6 @@ impl ProxyHttp for Proxy {
             Ok(()) => Ok(None),
             Err(rejection) => {
                 ctx.rejection = Some(rejection);
-                response::broke_off(ctx, &self.gateway);
                 let mut error = Error::explain(REFUSED, "upstream body");
                 error.as_up();
                 Err(error)

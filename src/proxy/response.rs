@@ -10,7 +10,7 @@ use crate::record::event::Outcome;
 use crate::record::metrics::{AttemptEnd, Recorder};
 use crate::rejection::{Code, Rejection};
 use bytes::{Bytes, BytesMut};
-use http::header::{CACHE_CONTROL, RETRY_AFTER, TRANSFER_ENCODING};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, RETRY_AFTER, TRANSFER_ENCODING};
 use http::{HeaderValue, Version};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
@@ -53,6 +53,10 @@ pub fn judge(
             forward.meter = Some(metered(forward, header)?);
             Ok(())
         }
+        // Refused here, it still gets a status: later the connection could only be closed.
+        AttemptEnd::ClientError if length(header).is_some_and(|length| length > ERROR_BODY) => {
+            Err(oversized())
+        }
         AttemptEnd::ClientError => {
             forward.held = Some(BytesMut::new());
             Ok(())
@@ -86,6 +90,12 @@ pub fn judge(
             ),
         )),
     }
+}
+
+/// The body's length, where the header tells it.
+fn length(header: &ResponseHeader) -> Option<usize> {
+    let text = header.headers.get(CONTENT_LENGTH)?.to_str().ok()?;
+    text.trim().parse().ok()
 }
 
 /// The provider's `Retry-After`: a number of seconds, or a time.
@@ -164,7 +174,17 @@ pub fn pass(
                 held.extend_from_slice(&chunk);
                 Bytes::new()
             }
-            (None, Some(meter)) => meter.push(chunk).map_err(|_| oversized())?,
+            (None, Some(meter)) => match meter.push(chunk) {
+                Ok(chunk) => chunk,
+                Err(_) => {
+                    // An error answer above was counted when its header came.
+                    if let Some(attempt) = &forward.attempt {
+                        let recorder = &ctx.snapshot.recorder;
+                        recorder.attempt(attempt.place, AttemptEnd::Broken);
+                    }
+                    return Err(oversized());
+                }
+            },
             (None, None) => chunk,
         });
     }
