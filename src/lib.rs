@@ -10,9 +10,9 @@
 //! | layer | members | may import |
 //! | --- | --- | --- |
 //! | 0 words | [`id`], [`billing::money`], [`rejection`] | std; http and bytes for header values |
-//! | 1 pure | [`route`], [`auth`], [`catalog`], [`upstream`] (selection), [`wire`], [`meter`] | 0 |
+//! | 1 pure | [`route`], [`auth`], [`catalog`], [`limit`] (words, [`limit::bucket`], [`limit::state`]), [`upstream`] (selection), [`wire`], [`meter`] | 0 |
 //! | 2 use cases | [`admit`] | 0–1 |
-//! | 3 adapters | [`record`], [`auth::directory`], [`upstream::addresses`] | 0–2 |
+//! | 3 adapters | [`record`], [`store`], [`limit::memory`], [`limit::redis`], [`limit::limiter`], `limit::settling`, [`limit::flood`], [`auth::directory`], [`upstream::addresses`] | 0–2 |
 //! | 4 shell | [`downstream`], [`proxy`], [`demo`], [`upstream::peer`] | all below, pingora |
 //! | 5 wiring | [`config`] (seen by 5 only), [`server`], [`cli`] | all |
 
@@ -34,6 +34,9 @@ pub mod auth;
 // May this key call this model now?
 pub mod admit;
 
+// How much may it ask for?
+pub mod limit;
+
 // The models.
 pub mod catalog;
 
@@ -48,6 +51,9 @@ pub mod meter;
 
 // Access log, metrics, status.
 pub mod record;
+
+// What nodes share.
+pub mod store;
 
 // Money.
 pub mod billing;

@@ -94,6 +94,28 @@ impl Operation {
         }
     }
 
+    /// Whether it has usage in tokens: counting them and listing models has none.
+    pub const fn uses_tokens(self) -> bool {
+        !matches!(
+            self,
+            Operation::CountTokens
+                | Operation::ListModels
+                | Operation::GetModel
+                | Operation::Catalog
+        )
+    }
+
+    /// Whether its answer is a text that a model writes.
+    pub const fn writes_text(self) -> bool {
+        matches!(
+            self,
+            Operation::ChatCompletions
+                | Operation::Completions
+                | Operation::Responses
+                | Operation::Messages
+        )
+    }
+
     /// The value of the metric label `operation`: OpenTelemetry's names for
     /// `gen_ai.operation.name` where one exists, else the path with dots.
     pub const fn label(self) -> &'static str {

@@ -10,18 +10,25 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The table of `src/lib.rs`, by module; the longest match holds.
-const LAYERS: [(&str, u8); 21] = [
+const LAYERS: [(&str, u8); 28] = [
     ("id", 0),
     ("billing", 0),
     ("rejection", 0),
     ("route", 1),
     ("auth", 1),
     ("catalog", 1),
+    ("limit", 1),
     ("upstream", 1),
     ("wire", 1),
     ("meter", 1),
     ("admit", 2),
     ("record", 3),
+    ("store", 3),
+    ("limit::memory", 3),
+    ("limit::redis", 3),
+    ("limit::limiter", 3),
+    ("limit::settling", 3),
+    ("limit::flood", 3),
     ("auth::directory", 3),
     ("upstream::addresses", 3),
     ("downstream", 4),
@@ -35,7 +42,14 @@ const LAYERS: [(&str, u8); 21] = [
 ];
 
 /// Modules that may name pingora.
-const MAY_NAME_PINGORA: [&str; 5] = ["downstream", "proxy", "server", "demo", "upstream::peer"];
+const MAY_NAME_PINGORA: [&str; 6] = [
+    "downstream",
+    "proxy",
+    "server",
+    "demo",
+    "upstream::peer",
+    "limit::flood",
+];
 const MAY_NAME_CONFIG: [&str; 3] = ["server", "cli", "config"];
 const SOFT_CAP: usize = 400;
 

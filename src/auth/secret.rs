@@ -14,6 +14,11 @@ impl KeyHash {
         KeyHash(Sha256::digest(key.as_bytes()).into())
     }
 
+    /// The hash itself.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// A hash that was stored.
     pub const fn from_bytes(bytes: [u8; 32]) -> KeyHash {
         KeyHash(bytes)

@@ -123,6 +123,7 @@ mod tests {
     use super::super::tests::model;
     use super::*;
     use crate::auth::{Glob, Plan};
+    use crate::limit::Subject;
     use std::sync::Arc;
 
     fn key(models: &[&str]) -> Key {
@@ -132,12 +133,15 @@ mod tests {
             project: "default".into(),
             plan: Arc::new(Plan {
                 name: "p".into(),
+                place: 0,
                 models: models.iter().map(|m| Glob::new(m)).collect(),
+                limits: Arc::default(),
             }),
             models: None,
             networks: Vec::new(),
             expires: None,
             disabled: false,
+            subject: Arc::new(Subject::key("a", &[0; 32])),
         }
     }
 

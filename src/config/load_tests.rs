@@ -216,7 +216,7 @@ fn what_is_absent_has_its_default() {
     );
     // But for what was given without effect, the two are the same.
     let dormant = std::mem::take(&mut written.dormant);
-    assert_eq!(dormant, ["billing.day_starts", "store.path"]);
+    assert_eq!(dormant, ["store.path"]);
     assert_eq!(least, written);
     let base = "providers: { p: { api: openai, base_url: http://localhost:1, TIMEOUTS } }\n\
          models: [{ id: m, MODEL upstreams: [{ provider: p, UPSTREAM }] }]\n";

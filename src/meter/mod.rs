@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use crate::wire::answer::{AnswerScan, Rename};
 
+pub mod estimate;
 mod sse;
 mod stream;
 pub mod usage;

@@ -8,6 +8,7 @@ use crate::auth::secret::KeyHint;
 use crate::catalog::Found;
 use crate::downstream::Exchange;
 use crate::id::RequestId;
+use crate::limit::Reading;
 use crate::meter::Meter;
 use crate::record::event::Outcome;
 use crate::rejection::Rejection;
@@ -49,6 +50,8 @@ pub struct Context {
     pub unrecorded: bool,
     /// What is called, once it is known; also of requests that are then refused.
     pub model: Option<Found>,
+    /// Where the caller's limits stand, once they were asked.
+    pub reading: Option<Reading>,
     /// A client that waited for `100 Continue` was told to go on.
     pub welcomed: bool,
     /// The request on its way upstream: it exists only after every check.
@@ -73,6 +76,8 @@ pub struct Forward {
     pub operation: Operation,
     /// Its body.
     pub body: Body,
+    /// Tokens of the prompt, as far as one can guess; 0 where nobody asks.
+    pub prompt: u64,
     /// Query string, without the question mark.
     pub query: Option<String>,
     /// When the body had been read, or as much of it as the route needs.
@@ -143,6 +148,7 @@ impl Context {
             caller: None,
             unrecorded: false,
             model: None,
+            reading: None,
             welcomed: false,
             forward: None,
             rejection: None,

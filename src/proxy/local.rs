@@ -1,11 +1,12 @@
 //! What the gateway answers without any provider: health, status, preflights, the model lists.
 
+use super::charge::not_a_flood;
 use super::context::Context;
 use super::headers::EXPOSED;
 use super::request::Refusal;
 use super::respond::answer;
 use super::snapshot::Gateway;
-use crate::admit::admit;
+use crate::admit::permit;
 use crate::auth::Caller;
 use crate::catalog::listing::{self, Detail};
 use crate::catalog::{CATCH_ALL, Status};
@@ -54,7 +55,10 @@ pub async fn public(
             true => (200, json!({ "status": "ready" })),
             false => (503, json!({ "status": "shutting_down" })),
         },
-        "/api/status" => (200, status(ctx, gateway)),
+        "/api/status" => {
+            not_a_flood(ctx)?;
+            (200, status(ctx, gateway))
+        }
         _ => return Ok(false),
     };
     let body = match body {
@@ -167,7 +171,7 @@ pub async fn models(
         (Operation::GetModel, Some(id)) => {
             let found = snapshot.catalog.find(id)?;
             // A model that is announced may be looked at; one that is kept from the key may not.
-            match admit(caller, found.clone()) {
+            match permit(caller, found.clone()) {
                 Err(rejection) if rejection.code != Code::ModelPreview => {
                     return Err(rejection.into());
                 }

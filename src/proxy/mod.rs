@@ -1,6 +1,7 @@
 //! The life of a request in Pingora's phases. Each phase is a few lines here; what it does stands
 //! in the module that it calls.
 
+mod charge;
 mod choice;
 pub mod context;
 mod dress;
@@ -238,6 +239,7 @@ impl ProxyHttp for Proxy {
             Outcome::ClientGone => 499,
             _ => status.unwrap_or(0),
         };
+        recording::settle(session, ctx);
         recording::record(&self.gateway, session, ctx, status, outcome);
     }
 }

@@ -1,12 +1,11 @@
 //! From the header to the permission: route, authenticate, read the body, admit.
 
+use super::charge::{charged, identified, not_a_flood};
 use super::context::{Body, Context, Forward};
 use super::snapshot::Snapshot;
 use super::{local, upload};
-use crate::admit::{Admission, admit, unsupported};
+use crate::admit::{Permit, permit, unsupported};
 use crate::auth::network::client_address;
-use crate::auth::secret::KeyHint;
-use crate::auth::{anonymous, authenticate, credential, missing};
 use crate::catalog::Upstream;
 use crate::downstream::Fault;
 use crate::downstream::session::BODY_SILENCE;
@@ -17,7 +16,6 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, EXPECT};
 use pingora::proxy::Session;
 use pingora::{BError, ErrorType};
-use std::time::Instant;
 
 /// Why a request does not go on.
 pub enum Refusal {
@@ -79,24 +77,33 @@ pub async fn check(
     }
     let endpoint = routed(session, ctx, &path)?;
     if endpoint.operation == Operation::Catalog {
+        not_a_flood(ctx)?;
         local::catalog(session, ctx).await?;
         return Ok(Step::Answered);
     }
-    let caller = match credential(&session.req_header().headers)? {
-        Some(key) => {
-            ctx.hint = KeyHint::of(key);
-            authenticate(&snapshot.directory, key, ctx.hint, ctx.client, ctx.time)?
+    let caller = match identified(session, ctx) {
+        Ok(caller) => caller,
+        Err(refused) => {
+            not_a_flood(ctx)?;
+            return Err(refused.into());
         }
-        None => anonymous(&snapshot.directory).ok_or_else(missing)?,
     };
     ctx.caller = Some(caller.clone());
     if endpoint.operation.body() == route::Body::None {
         let asked = endpoint.operation == Operation::ListModels;
         if let Some(found) = snapshot.catalog.catch_all_alone().filter(|_| asked)
-            && let Ok(admission) = admit(&caller, found)
-            && served(&snapshot, &admission, endpoint.operation).is_ok()
+            && let Ok(permit) = permit(&caller, found)
+            && served(&snapshot, &permit, endpoint.operation).is_ok()
         {
-            return Ok(forward(session, admission, endpoint.operation, Body::Empty));
+            return charged(
+                session,
+                ctx,
+                caller,
+                permit,
+                endpoint.operation,
+                Body::Empty,
+            )
+            .await;
         }
         local::models(session, ctx, &endpoint, &caller).await?;
         return Ok(Step::Answered);
@@ -123,18 +130,14 @@ pub async fn check(
     let found = snapshot.catalog.find(name)?;
     // For the log: what was asked for, even if it is refused now.
     ctx.model = Some(found.clone());
-    let admission = admit(&caller, found)?;
-    served(&snapshot, &admission, endpoint.operation)?;
-    Ok(forward(session, admission, endpoint.operation, body))
+    let permit = permit(&caller, found)?;
+    served(&snapshot, &permit, endpoint.operation)?;
+    charged(session, ctx, caller, permit, endpoint.operation, body).await
 }
 
 /// Checks that some upstream of the model speaks the endpoint's protocol.
-fn served(
-    snapshot: &Snapshot,
-    admission: &Admission,
-    operation: Operation,
-) -> Result<(), Rejection> {
-    let model = admission.model();
+fn served(snapshot: &Snapshot, permit: &Permit, operation: Operation) -> Result<(), Rejection> {
+    let model = permit.model();
     let speaks = |upstream: &Upstream| {
         let provider = snapshot.providers.get(upstream.provider);
         provider.is_some_and(|(provider, _)| provider.path(operation).is_some())
@@ -143,24 +146,6 @@ fn served(
         true => Ok(()),
         false => Err(unsupported(&model.id, operation)),
     }
-}
-
-fn forward(session: &Session, admission: Admission, operation: Operation, body: Body) -> Step {
-    Step::Forward(Box::new(Forward {
-        admission,
-        operation,
-        body,
-        query: session.req_header().uri.query().map(str::to_owned),
-        read: Instant::now(),
-        tried: 0,
-        attempts: 0,
-        fresh: false,
-        attempt: None,
-        meter: None,
-        stream: None,
-        held: None,
-        answered: None,
-    }))
 }
 
 /// What was wrong with the request before anyone looked at what it asks for.

@@ -6,6 +6,7 @@ use crate::record::event::Outcome;
 use crate::rejection::{Code, Rejection};
 use crate::route::Api;
 use crate::wire::error::{Dialect, Envelope};
+use crate::wire::rates;
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CONTENT_LENGTH, CONTENT_TYPE,
@@ -15,7 +16,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::time::timeout;
 
 /// So much of an unread body is read and dropped, so that the connection can be kept and the
@@ -59,17 +60,24 @@ pub async fn answer(
     body: Bytes,
 ) -> Result<()> {
     drain(session, ctx).await;
+    if let (None, Some(caller)) = (ctx.reading, &ctx.caller) {
+        // Nothing was charged; the caller is told all the same.
+        let limiter = ctx.snapshot.limiter.clone();
+        let limits = &caller.key().plan.limits;
+        ctx.reading = Some(limiter.read(caller.subject(), limits).await);
+    }
     let (mut parts, ()) = http::Response::new(()).into_parts();
     parts.status = StatusCode::from_u16(status)
         .map_err(|error| Error::because(ErrorType::InternalError, "status", error))?;
     let map = &mut parts.headers;
-    map.reserve(headers.len() + 8);
+    map.reserve(headers.len() + 24);
     if !body.is_empty() {
         map.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
     map.insert(CONTENT_LENGTH, body.len().into());
     identify(map, ctx)?;
     allow_browsers(session, map);
+    tell_rates(ctx, map);
     for (name, value) in headers {
         let value = HeaderValue::from_str(value)
             .map_err(|error| Error::because(ErrorType::InternalError, *name, error))?;
@@ -98,6 +106,14 @@ pub fn identify(map: &mut HeaderMap, ctx: &Context) -> Result<()> {
     map.insert(X_REQUEST_ID, id.clone());
     map.insert(REQUEST_ID, id);
     Ok(())
+}
+
+/// Tells where the caller's limits stand, if there is a caller.
+pub fn tell_rates(ctx: &Context, map: &mut HeaderMap) {
+    let surface = ctx.surface.and_then(|at| ctx.snapshot.surfaces.get(at));
+    if let (Some(reading), Some(surface)) = (ctx.reading, surface) {
+        rates::tell(map, surface.rates, ctx.api, reading, SystemTime::now());
+    }
 }
 
 /// Lets a page of any origin read the answer, if a browser asks: keys are what protects it.

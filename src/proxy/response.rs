@@ -3,11 +3,12 @@
 use super::context::{Active, Context, Forward};
 use super::form::{is_stream, metered};
 use super::headers::{X_ACCEL_BUFFERING, downward, take_response};
-use super::respond::{allow_browsers, identify, terminal_event};
+use super::respond::{allow_browsers, identify, tell_rates, terminal_event};
 use super::snapshot::Gateway;
 use crate::meter::{Form, Meter};
 use crate::record::event::Outcome;
-use crate::record::metrics::{AttemptEnd, Recorder};
+use crate::record::metrics::AttemptEnd;
+use crate::record::recorder::Recorder;
 use crate::rejection::{Code, Rejection};
 use bytes::{Bytes, BytesMut};
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, RETRY_AFTER, TRANSFER_ENCODING};
@@ -124,6 +125,7 @@ pub fn dress(
     let mut map = downward(parts.headers);
     identify(&mut map, ctx)?;
     allow_browsers(session, &mut map);
+    tell_rates(ctx, &mut map);
     let form = ctx
         .forward
         .as_ref()

@@ -3,13 +3,17 @@
 
 use crate::auth::directory::Directory;
 use crate::catalog::Catalog;
+use crate::limit::flood::Flood;
+use crate::limit::limiter::Limiter;
 use crate::record::access_log::AccessLog;
-use crate::record::metrics::{Metrics, Recorder};
+use crate::record::metrics::Metrics;
+use crate::record::recorder::Recorder;
 use crate::record::status::Traffic;
 use crate::route::Router;
 use crate::upstream::Provider;
 use crate::upstream::peer::Template;
 use crate::wire::error::Dialect;
+use crate::wire::rates;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use std::sync::Arc;
@@ -38,6 +42,8 @@ pub struct Surface {
     pub mount: Arc<str>,
     /// How it words errors.
     pub dialect: Dialect,
+    /// How it tells of rate limits.
+    pub rates: rates::Style,
 }
 
 /// One configuration, as the proxy uses it. Requests hold on to the one they began with.
@@ -48,6 +54,10 @@ pub struct Snapshot {
     pub surfaces: Vec<Surface>,
     /// Keys.
     pub directory: Directory,
+    /// What their plans' limits are asked of; shared by all snapshots.
+    pub limiter: Arc<Limiter>,
+    /// The limit on requests without a valid key; none if the operator set none.
+    pub flood: Option<Arc<Flood>>,
     /// Models.
     pub catalog: Catalog,
     /// Providers, in the configuration's order, each with its peer.

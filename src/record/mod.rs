@@ -3,5 +3,7 @@
 
 pub mod access_log;
 pub mod event;
+pub mod limits;
 pub mod metrics;
+pub mod recorder;
 pub mod status;

@@ -5,17 +5,23 @@ use crate::auth::secret::KeyHash;
 use crate::auth::{Glob, Key, Plan};
 use crate::catalog::{Catalog, Model, Price, Status, Upstream};
 use crate::config::{
-    Api as ConfigApi, Config, ErrorDialect, Modality, ModelStatus, Provider as ConfigProvider,
-    ProviderApi, Secret,
+    Api as ConfigApi, Config, ErrorDialect, Modality, ModelStatus, PlanScope,
+    Provider as ConfigProvider, ProviderApi, ResetFormat, Secret,
 };
+use crate::limit::bucket::Bucket;
+use crate::limit::flood::Flood;
+use crate::limit::limiter::Limiter;
+use crate::limit::{Limits, Subject};
 use crate::proxy::snapshot::{Snapshot, Surface};
-use crate::record::metrics::{Metrics, Recorder};
+use crate::record::metrics::Metrics;
+use crate::record::recorder::Recorder;
 use crate::record::status::Traffic;
 use crate::rejection::CODES;
 use crate::route::{Api, Router};
 use crate::upstream::peer::{Template, read_authorities};
 use crate::upstream::{Paths, Provider, ProviderSettings, Timeouts};
 use crate::wire::error::{Dialect, Style};
+use crate::wire::rates;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -36,6 +42,7 @@ pub struct DemoAccess {
 pub fn snapshot(
     config: &Config,
     metrics: Arc<Metrics>,
+    limiter: Arc<Limiter>,
     demo: Option<&DemoAccess>,
     session_key: Option<KeyHash>,
 ) -> Result<Snapshot, String> {
@@ -51,6 +58,11 @@ pub fn snapshot(
             .models()
             .iter()
             .map(|model| model.id.clone())
+            .collect(),
+        config
+            .plans
+            .iter()
+            .map(|plan| plan.name.as_str().into())
             .collect(),
         config
             .providers
@@ -83,6 +95,11 @@ pub fn snapshot(
         ),
         surfaces,
         directory: directory(config, session_key),
+        limiter,
+        flood: config
+            .limits
+            .unauthenticated_per_ip
+            .map(|rate| Arc::new(Flood::new(rate.count, rate.per))),
         catalog,
         providers,
         trusted_proxies: config.trusted_proxies.clone(),
@@ -120,6 +137,15 @@ fn surface(surface: &crate::config::Surface) -> Surface {
             style,
             statuses,
             retry_after: surface.retry_after,
+        },
+        rates: rates::Style {
+            api: api(surface.api),
+            reset: match surface.rate_limit_reset {
+                ResetFormat::Iso8601 => rates::Reset::Iso8601,
+                ResetFormat::Seconds => rates::Reset::Seconds,
+                ResetFormat::Epoch => rates::Reset::Epoch,
+            },
+            ietf: surface.ietf_rate_limit,
         },
     }
 }
@@ -247,16 +273,27 @@ fn provider(settings: &ConfigProvider, demo: Option<&DemoAccess>) -> Result<Prov
 }
 
 fn directory(config: &Config, session_key: Option<KeyHash>) -> Directory {
+    let day_starts = config.billing.day_starts_seconds;
     let plans: Vec<Arc<Plan>> = config
         .plans
         .iter()
-        .map(|plan| {
+        .enumerate()
+        .map(|(place, plan)| {
             Arc::new(Plan {
                 name: plan.name.as_str().into(),
+                place,
                 models: globs(&plan.models),
+                limits: Arc::new(limits(plan, day_starts)),
             })
         })
         .collect();
+    let subject = |plan: usize, account: &str, hash: &[u8; 32]| {
+        let plan = config.plans.get(plan)?;
+        Some(Arc::new(match plan.scope {
+            PlanScope::Key => Subject::key(account, hash),
+            PlanScope::Account => Subject::account(account, &plan.name),
+        }))
+    };
     let from_file = config.keys.iter().filter_map(|key| {
         let account = config.accounts.get(key.account)?;
         let made = Key {
@@ -268,6 +305,7 @@ fn directory(config: &Config, session_key: Option<KeyHash>) -> Directory {
             networks: key.networks.clone(),
             expires: key.expires,
             disabled: key.disabled,
+            subject: subject(key.plan, &account.id, &key.sha256)?,
         };
         Some((KeyHash::from_bytes(key.sha256), made))
     });
@@ -282,6 +320,7 @@ fn directory(config: &Config, session_key: Option<KeyHash>) -> Directory {
             networks: Vec::new(),
             expires: None,
             disabled: false,
+            subject: subject(account.plan, &account.id, hash.as_bytes())?,
         };
         Some((hash, made))
     });
@@ -295,9 +334,31 @@ fn directory(config: &Config, session_key: Option<KeyHash>) -> Directory {
             networks: Vec::new(),
             expires: None,
             disabled: false,
+            // Each request's own stands in for it.
+            subject: Arc::new(Subject::network(None)),
         })
     });
     Directory::new(from_file.chain(for_session), anonymous)
+}
+
+fn limits(plan: &crate::config::Plan, day_starts: i32) -> Limits {
+    let crate::config::Plan {
+        name: _,
+        requests_per_minute,
+        burst,
+        tokens_per_minute,
+        concurrency,
+        tokens_per_day,
+        models: _,
+        scope: _,
+    } = plan;
+    Limits {
+        requests: requests_per_minute.map(|rate| Bucket::new(rate, burst.unwrap_or(rate))),
+        tokens: tokens_per_minute.map(|rate| Bucket::new(rate, rate)),
+        concurrency: concurrency.map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
+        tokens_per_day: *tokens_per_day,
+        day_offset: i64::from(day_starts) * 1000,
+    }
 }
 
 fn globs(patterns: &[String]) -> Vec<Glob> {

@@ -1,6 +1,7 @@
 //! From a configuration to a running gateway, and back to rest.
 
 mod build;
+mod limits;
 mod listen;
 mod local;
 mod stream;
@@ -21,6 +22,7 @@ use crate::upstream::addresses::REFRESH;
 use crate::wire::error::Dialect;
 use arc_swap::ArcSwap;
 use build::DemoAccess;
+use limits::Limiting;
 use pingora::apps::HttpServerOptions;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
@@ -36,6 +38,9 @@ use tokio::time::{interval, sleep, timeout};
 /// Idle connections to providers that are kept, over all of them.
 const POOL: usize = 1024;
 
+/// At the end, Redis is told of the last requests within this time.
+const LAST_CALLS: Duration = Duration::from_secs(1);
+
 /// A gateway that serves.
 pub struct Running {
     /// Where clients connect, in the configuration's order, with the ports that were taken.
@@ -49,6 +54,10 @@ pub struct Running {
     /// What is served to the very end ends when this is dropped.
     _keep: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
+    /// Tells the limits that the last request has ended.
+    finish: watch::Sender<bool>,
+    /// The limits have told Redis of it, and left.
+    ended: JoinHandle<()>,
 }
 
 /// One address that is served.
@@ -99,7 +108,9 @@ pub async fn start(config: &Config, log: impl Write + Send + 'static) -> Result<
         false => None,
     };
     let hash = session_key.as_deref().map(KeyHash::of);
-    let snapshot = build::snapshot(config, metrics.clone(), demo.as_ref(), hash)?;
+    let (finish, finished) = watch::channel(false);
+    let Limiting { limiter, ended } = limits::start(config, &metrics, finished).await?;
+    let snapshot = build::snapshot(config, metrics.clone(), limiter, demo.as_ref(), hash)?;
     let log = AccessLog::start(log, metrics.log_dropped.clone())
         .map_err(|error| format!("access log: {error}"))?;
     let gateway = Arc::new(Gateway {
@@ -144,6 +155,8 @@ pub async fn start(config: &Config, log: impl Write + Send + 'static) -> Result<
         stop,
         _keep: keep,
         tasks,
+        finish,
+        ended,
     })
 }
 
@@ -173,6 +186,10 @@ impl Running {
         }
         for task in self.tasks {
             task.abort();
+        }
+        let _ = self.finish.send(true);
+        if timeout(LAST_CALLS, self.ended).await.is_err() {
+            log::warn!("Redis could not be told of all requests that ended");
         }
     }
 

@@ -5,4 +5,5 @@ pub mod answer;
 pub mod error;
 pub mod json;
 pub mod multipart;
+pub mod rates;
 pub mod request;

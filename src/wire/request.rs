@@ -45,6 +45,8 @@ pub struct Call {
     pub has_messages: bool,
     /// There is an `input` member.
     pub has_input: bool,
+    /// The most tokens that the answer may have: the largest limit given, for each of `n` answers.
+    pub max_output: Option<u64>,
     /// Where members can be added: just after the opening brace.
     inside: usize,
     /// The key `input`, quotes included.
@@ -156,6 +158,9 @@ pub fn read_call(body: &[u8]) -> Result<Call, CallError> {
         include_usage: reading.include_usage,
         has_messages: reading.has_messages,
         has_input: reading.input_key.is_some(),
+        max_output: reading
+            .max_output
+            .map(|most| most.saturating_mul(reading.answers.unwrap_or(1).max(1))),
         inside: object.start + 1,
         input_key: reading.input_key,
         options: reading.options,
@@ -169,6 +174,8 @@ struct Reading {
     stream: bool,
     include_usage: bool,
     has_messages: bool,
+    max_output: Option<u64>,
+    answers: Option<u64>,
     input_key: Option<Range<usize>>,
     options: StreamOptions,
 }
@@ -195,8 +202,9 @@ impl Reading {
                 self.input_key = Some(member.key_range.start - 1..member.key_range.end + 1);
             }
             "stream_options" => self.take_options(raw, &member)?,
-            // `n` and the limits on tokens.
-            _ => check_count(name, raw, member.kind)?,
+            "n" => self.answers = read_count(name, raw, member.kind)?,
+            // The limits on tokens; they have three names, and some clients send two of them.
+            _ => self.max_output = self.max_output.max(read_count(name, raw, member.kind)?),
         }
         Ok(())
     }
@@ -317,16 +325,16 @@ fn read_flag(field: &'static str, kind: Kind) -> Result<bool, CallError> {
     }
 }
 
-fn check_count(field: &'static str, raw: &[u8], kind: Kind) -> Result<(), CallError> {
+fn read_count(field: &'static str, raw: &[u8], kind: Kind) -> Result<Option<u64>, CallError> {
     if kind == Kind::Null {
-        return Ok(());
+        return Ok(None);
     }
     let expected = "an integer from 0 to 2^53, or null";
     let number = std::str::from_utf8(raw)
         .ok()
         .and_then(|s| s.parse::<u64>().ok());
     match number.filter(|&n| n <= MAX_EXACT) {
-        Some(_) => Ok(()),
+        Some(count) => Ok(Some(count)),
         None => Err(CallError::WrongKind { field, expected }),
     }
 }

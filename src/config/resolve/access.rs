@@ -27,16 +27,6 @@ impl Resolver<'_, '_> {
                 models,
                 scope,
             } = typed;
-            for (setting, given) in [
-                ("plans.requests_per_minute", requests_per_minute.is_some()),
-                ("plans.burst", burst.is_some()),
-                ("plans.tokens_per_minute", tokens_per_minute.is_some()),
-                ("plans.concurrency", concurrency.is_some()),
-                ("plans.tokens_per_day", tokens_per_day.is_some()),
-                ("plans.scope", scope.is_some()),
-            ] {
-                self.dormant(setting, given);
-            }
             let rate_given = requests_per_minute.is_some()
                 || self
                     .report
@@ -301,7 +291,6 @@ impl Resolver<'_, '_> {
             }) => (mode, day_starts, packages),
             None => (None, None, None),
         };
-        self.dormant("billing.day_starts", day_starts.is_some());
         let day_starts =
             day_starts.and_then(|text| self.parsed("billing.day_starts", &text.0, forms::offset));
         Billing {

@@ -9,6 +9,7 @@ use crate::config::path;
 use crate::config::schema;
 use crate::config::settings::{Admin, Limits, Listener, Log, Redis, Secret, Store, TlsFiles};
 use crate::config::words::{BillingFailure, LimitsFailure, LogFormat, LogLevel};
+use crate::store::target;
 
 /// Where clients connect when the file says nothing: this machine only.
 const DEFAULT_BIND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -189,8 +190,6 @@ impl Resolver<'_, '_> {
             None => (None, None, None),
         };
         self.dormant("store.path", path.is_some());
-        self.dormant("store.redis", redis.is_some());
-        self.dormant("store.on_failure", on_failure.is_some());
         let path = path.map_or_else(|| "./data".to_owned(), |path| path.0);
         if path.is_empty() {
             self.report.value(
@@ -202,6 +201,7 @@ impl Resolver<'_, '_> {
             Some(schema::OnFailure { limits, billing }) => (limits, billing),
             None => (None, None),
         };
+        self.dormant("store.on_failure.billing", billing.is_some());
         Store {
             path: path.into(),
             redis: redis.and_then(|redis| self.redis(redis)),
@@ -233,7 +233,8 @@ impl Resolver<'_, '_> {
             "rediss+cluster://",
         ];
         let rest = SCHEMES.iter().find_map(|scheme| url.strip_prefix(scheme));
-        if rest.is_none_or(|rest| rest.is_empty() || url.contains(char::is_whitespace)) {
+        let plain = rest.is_some_and(|rest| !rest.is_empty() && !url.contains(char::is_whitespace));
+        if !plain || !target::is_usable(&url) {
             let message = "the Redis URL cannot be used; write `redis://:password@host:6379/0`, with `rediss` for TLS and `redis+cluster` for a cluster";
             self.report.value("store.redis.url", message);
         }
@@ -252,7 +253,6 @@ impl Resolver<'_, '_> {
             }) => (body, header, unauthenticated_per_ip),
             None => (None, None, None),
         };
-        self.dormant("limits.unauthenticated_per_ip", rate.is_some());
         Limits {
             body: self
                 .size("limits.body", body, 4 * GIB, "4GiB")

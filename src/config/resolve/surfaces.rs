@@ -68,8 +68,6 @@ impl Resolver<'_, '_> {
                 ietf_rate_limit,
                 statuses,
             } = typed;
-            self.dormant("surfaces.rate_limit_reset", rate_limit_reset.is_some());
-            self.dormant("surfaces.ietf_rate_limit", ietf_rate_limit == Some(true));
             let mount = mount.and_then(|mount| self.mount(&format!("{path}.mount"), &mount));
             if let (Some(mount), Some(api)) = (&mount, api) {
                 self.mount_apart(&format!("{path}.mount"), mount, api, &usable);

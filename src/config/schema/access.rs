@@ -13,24 +13,26 @@ use crate::config::words::{BillingMode, PlanScope};
 #[serde(deny_unknown_fields)]
 pub(crate) struct Plan {
     /// Requests a minute. Default: no limit.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 100_000_000_000_u64))]
     pub(crate) requests_per_minute: Option<u64>,
     /// Requests that may come at once. Default: `requests_per_minute`.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 100_000_000_000_u64))]
     pub(crate) burst: Option<u64>,
-    /// Tokens a minute, input and output. Default: no limit.
-    #[schemars(range(min = 1))]
+    /// Tokens a minute, input and output: charged by estimate when a request comes, corrected when it
+    /// has ended. Default: no limit.
+    #[schemars(range(min = 1, max = 100_000_000_000_u64))]
     pub(crate) tokens_per_minute: Option<u64>,
     /// Requests in flight at once. Default: no limit.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub(crate) concurrency: Option<u64>,
-    /// Tokens a day, input and output. Default: no limit.
-    #[schemars(range(min = 1))]
+    /// Tokens a day, input and output; `billing.day_starts` says where days begin. Default: no limit.
+    #[schemars(range(min = 1, max = 10_000_000_000_000_u64))]
     pub(crate) tokens_per_day: Option<u64>,
     /// Models that may be used.
     #[schemars(extend("default" = ["*"]))]
     pub(crate) models: Option<Vec<GlobText>>,
-    /// Who shares the limits.
+    /// Who shares the limits: every key has them for itself, or all keys of an account that have this
+    /// plan have them together.
     #[schemars(extend("default" = "key"))]
     pub(crate) scope: Option<PlanScope>,
 }

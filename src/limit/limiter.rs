@@ -1,0 +1,229 @@
+//! What the proxy asks: the limits of this node, or those of all nodes in Redis, and what to do while
+//! Redis is away.
+
+use super::clock::{Clock, Now};
+use super::memory::Memory;
+use super::redis::Shared;
+use super::settling::{self, Ended, Settling};
+use super::{Ask, Denial, Grant, Hold, Limits, Reading, Reason, Settle, Subject};
+use crate::record::limits::LimitMetrics;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::Receiver;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+
+/// Every entry is looked at once in this time.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// What is done with limits while Redis is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenAway {
+    /// By this node's own counters, at its share of each limit.
+    Local,
+    /// Everything is admitted.
+    Allow,
+    /// Nothing is.
+    Deny,
+}
+
+/// The limits of a gateway.
+pub struct Limiter {
+    /// The only levels there are, or else what Redis last said of those that this node saw.
+    memory: Memory,
+    redis: Option<Backend>,
+    clock: Clock,
+    metrics: Arc<LimitMetrics>,
+}
+
+struct Backend {
+    shared: Arc<Shared>,
+    when_away: WhenAway,
+    settling: Arc<Settling>,
+    /// Taken by the task that empties it.
+    queue: Mutex<Option<Receiver<Ended>>>,
+}
+
+impl Limiter {
+    /// Limits of one node, in memory.
+    pub fn memory(clock: Clock, metrics: Arc<LimitMetrics>) -> Arc<Limiter> {
+        Arc::new(Limiter {
+            memory: Memory::default(),
+            redis: None,
+            clock,
+            metrics,
+        })
+    }
+
+    /// Limits of all nodes on one Redis. [`Limiter::run`] must run for ended requests to reach it.
+    pub fn redis(
+        shared: Shared,
+        when_away: WhenAway,
+        clock: Clock,
+        metrics: Arc<LimitMetrics>,
+    ) -> Arc<Limiter> {
+        let (settling, queue) = Settling::new(metrics.clone());
+        Arc::new(Limiter {
+            memory: Memory::default(),
+            redis: Some(Backend {
+                shared: Arc::new(shared),
+                when_away,
+                settling: Arc::new(settling),
+                queue: Mutex::new(Some(queue)),
+            }),
+            clock,
+            metrics,
+        })
+    }
+
+    /// Asks for one request.
+    ///
+    /// # Errors
+    /// [`Denial`]: the limit that fired.
+    pub async fn admit(self: &Arc<Self>, ask: Ask) -> Result<Grant, Denial> {
+        if !ask.limits.any() {
+            return Ok(granted(Reading::default(), None));
+        }
+        let begun = Instant::now();
+        let decision = match &self.redis {
+            None => self.locally(&ask, 1),
+            Some(backend) => self.in_redis(backend, &ask).await,
+        };
+        self.metrics
+            .admission
+            .observe(begun.elapsed().as_secs_f64());
+        let (reading, hold) = decision?;
+        let hold = hold
+            .filter(|_| ask.limits.settles())
+            .map(|hold| (hold, self.clone() as Arc<dyn Settle>));
+        Ok(granted(reading, hold))
+    }
+
+    /// Where a subject stands. While Redis is away: as this node last heard.
+    pub async fn read(&self, subject: &Subject, limits: &Limits) -> Reading {
+        if limits.requests.is_none() && limits.tokens.is_none() {
+            return Reading::default();
+        }
+        if let Some(backend) = &self.redis
+            && let Ok(reading) = backend.shared.read(subject, limits).await
+        {
+            return reading;
+        }
+        self.memory.read(subject, limits, self.clock.now())
+    }
+
+    fn locally(&self, ask: &Ask, share: u32) -> Decision {
+        let (reading, hold) = self.memory.admit(ask, share, self.clock.now())?;
+        Ok((reading, Some(hold)))
+    }
+
+    async fn in_redis(&self, backend: &Backend, ask: &Ask) -> Decision {
+        let id = ask.limits.settles().then(|| backend.settling.number());
+        let answer = match backend.shared.admit(ask, id).await {
+            Ok(answer) => answer,
+            Err(away) => {
+                if let Some(id) = id.filter(|_| away != crate::store::link::Away::Down) {
+                    // It may have been admitted there all the same: its place is given back.
+                    backend.settling.ended(ask.clone(), id, 0, 0);
+                }
+                return self.while_away(backend, ask);
+            }
+        };
+        let denial = answer.denial(&ask.limits);
+        let begun = denial.is_none() && id.is_some();
+        let now = self.clock.now();
+        self.memory.follow(ask, answer.levels, begun, now);
+        if let Some(denial) = denial {
+            return Err(denial);
+        }
+        if let Some(id) = id {
+            backend.settling.begun(id, &ask.subject);
+        }
+        let hold = id.map(|id| Hold {
+            ask: ask.clone(),
+            day: answer.day,
+            id: Some(id),
+            share: 1,
+        });
+        Ok((super::state::reading(&ask.limits, answer.levels), hold))
+    }
+
+    fn while_away(&self, backend: &Backend, ask: &Ask) -> Decision {
+        let reading = |now: Now| self.memory.read(&ask.subject, &ask.limits, now);
+        match backend.when_away {
+            WhenAway::Local => self.locally(ask, backend.shared.link().nodes()),
+            WhenAway::Allow => Ok((reading(self.clock.now()), None)),
+            WhenAway::Deny => Err(Denial {
+                reason: Reason::Store,
+                wait: None,
+                reading: reading(self.clock.now()),
+            }),
+        }
+    }
+
+    /// Does what is not on any request's path, until told to stop.
+    pub async fn run(self: Arc<Self>, stopped: watch::Receiver<bool>) {
+        let mut tasks = JoinSet::new();
+        if let Some(backend) = &self.redis {
+            let queue = backend
+                .queue
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            if let Some(queue) = queue {
+                tasks.spawn(settling::run(
+                    backend.shared.clone(),
+                    self.metrics.clone(),
+                    queue,
+                    stopped.clone(),
+                ));
+            }
+            tasks.spawn(settling::renew(
+                backend.shared.clone(),
+                backend.settling.clone(),
+                stopped.clone(),
+            ));
+        }
+        tasks.spawn(self.clone().sweep(stopped));
+        while tasks.join_next().await.is_some() {}
+    }
+
+    async fn sweep(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
+        let mut ticks = interval(SWEEP / Memory::ROUND as u32);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = stopped.changed() => return,
+            }
+            self.memory.sweep(self.clock.now());
+            self.metrics.tracked.set(self.memory.tracked() as i64);
+        }
+    }
+}
+
+type Decision = Result<(Reading, Option<Hold>), Denial>;
+
+fn granted(reading: Reading, hold: Option<(Hold, Arc<dyn Settle>)>) -> Grant {
+    Grant { reading, hold }
+}
+
+impl Settle for Limiter {
+    fn settle(&self, hold: Hold, used: Option<u64>) {
+        match (hold.id, &self.redis) {
+            (Some(id), Some(backend)) => {
+                self.memory.ended(&hold.ask, self.clock.now());
+                let charged = hold.ask.limits.charged(hold.ask.estimate);
+                let more = used.map_or(0, |used| difference(used, charged));
+                backend.settling.ended(hold.ask, id, more, hold.day);
+            }
+            _ => self.memory.settle(&hold, used, self.clock.now()),
+        }
+    }
+}
+
+fn difference(used: u64, charged: u64) -> i64 {
+    let signed = |tokens: u64| i64::try_from(tokens).unwrap_or(i64::MAX);
+    signed(used).saturating_sub(signed(charged))
+}

@@ -1,0 +1,234 @@
+//! Limits that many nodes share, in Redis: one call an admission, decided there by `limit.lua`.
+
+use super::clock::Clock;
+use super::state::{Levels, reading};
+use super::{Ask, Denial, Limits, Reading, Reason, Subject};
+use crate::record::limits::Function;
+use crate::store::link::{Away, Link};
+use redis::{Cmd, Value, cmd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The part of the function library that is the limits'.
+pub const LIBRARY: &str = include_str!("limit.lua");
+
+/// A request that nobody renews is taken for lost after this time, and its place is given back:
+/// a node that was killed blocks nobody for longer.
+pub(super) const LIFE: Duration = Duration::from_secs(120);
+
+/// The limits of all nodes on one Redis.
+pub struct Shared {
+    link: Arc<Link>,
+    clock: Clock,
+    /// The functions' names in this version of the library.
+    admit: String,
+    settle: String,
+    renew: String,
+    read: String,
+}
+
+/// What Redis says to an admission.
+pub(super) struct Answer {
+    /// Where the subject stands.
+    pub(super) levels: Levels,
+    /// The day that the tokens were charged to.
+    pub(super) day: i32,
+    /// The limit that refused, and how long it will.
+    pub(super) fired: Option<(Reason, Option<Duration>)>,
+}
+
+/// One ended request.
+#[derive(Clone, Debug)]
+pub(super) struct Correction {
+    /// Its hold.
+    pub(super) id: u64,
+    /// Tokens that it used beyond its estimate; negative, fewer.
+    pub(super) more: i64,
+    /// The day of its charge.
+    pub(super) day: i32,
+}
+
+impl Answer {
+    /// The refusal, if it is one.
+    pub(super) fn denial(&self, limits: &Limits) -> Option<Denial> {
+        let (reason, wait) = self.fired?;
+        let reading = reading(limits, self.levels);
+        Some(Denial {
+            reason,
+            wait,
+            reading,
+        })
+    }
+}
+
+impl Shared {
+    /// Limits over this link, whose library has [`LIBRARY`].
+    pub fn new(link: Arc<Link>, clock: Clock) -> Shared {
+        Shared {
+            admit: link.name(Function::Admit),
+            settle: link.name(Function::Settle),
+            renew: link.name(Function::Renew),
+            read: link.name(Function::Read),
+            link,
+            clock,
+        }
+    }
+
+    /// The way to Redis.
+    pub fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    /// Asks for one request, held as `id` if its end matters.
+    pub(super) async fn admit(&self, ask: &Ask, id: Option<u64>) -> Result<Answer, Away> {
+        let Ask {
+            subject,
+            limits,
+            estimate,
+        } = ask;
+        let mut call = self.begin(&self.admit, subject, 2);
+        self.plan(&mut call, limits);
+        call.arg(limits.concurrency.unwrap_or(0))
+            .arg(limits.tokens_per_day.unwrap_or(0))
+            .arg(limits.charged(*estimate));
+        match id {
+            Some(id) => call.arg(self.hold(id)),
+            None => call.arg(b""),
+        };
+        call.arg(LIFE.as_millis() as u64);
+        understood(&self.link.call(Function::Admit, &call).await?)
+    }
+
+    /// Where a subject stands.
+    pub(super) async fn read(&self, subject: &Subject, limits: &Limits) -> Result<Reading, Away> {
+        let mut call = self.begin(&self.read, subject, 1);
+        self.plan(&mut call, limits);
+        let answer = understood(&self.link.call(Function::Read, &call).await?)?;
+        Ok(reading(limits, answer.levels))
+    }
+
+    /// Tells of requests of one subject that have ended. It may be told again: nothing counts twice.
+    pub(super) async fn settle(&self, ask: &Ask, ended: &[Correction]) -> Result<(), Away> {
+        let mut call = self.begin(&self.settle, &ask.subject, 2);
+        self.plan(&mut call, &ask.limits);
+        call.arg(u8::from(ask.limits.tokens_per_day.is_some()));
+        for Correction { id, more, day } in ended {
+            call.arg(self.hold(*id)).arg(*more).arg(*day);
+        }
+        self.link.call(Function::Settle, &call).await?;
+        Ok(())
+    }
+
+    /// Keeps the holds of requests that take long.
+    pub(super) async fn renew(&self, subject: &Subject, ids: &[u64]) -> Result<(), Away> {
+        let mut call = cmd("FCALL");
+        call.arg(&self.renew).arg(1).arg(self.key(subject, "h"));
+        self.now(&mut call);
+        call.arg(LIFE.as_millis() as u64);
+        for id in ids {
+            call.arg(self.hold(*id));
+        }
+        self.link.call(Function::Renew, &call).await?;
+        Ok(())
+    }
+
+    /// A hold's name: this process's own number, and a count.
+    fn hold(&self, id: u64) -> String {
+        format!("{:016x}.{id:x}", self.link.node)
+    }
+
+    fn begin(&self, function: &str, subject: &Subject, keys: u8) -> Cmd {
+        let mut call = cmd("FCALL");
+        call.arg(function).arg(keys).arg(self.key(subject, "l"));
+        if keys == 2 {
+            call.arg(self.key(subject, "h"));
+        }
+        self.now(&mut call);
+        call
+    }
+
+    fn now(&self, call: &mut Cmd) {
+        match self.clock.given() {
+            Some(ms) => call.arg(ms),
+            None => call.arg(b""),
+        };
+    }
+
+    fn plan(&self, call: &mut Cmd, limits: &Limits) {
+        for bucket in [limits.requests, limits.tokens] {
+            call.arg(bucket.map_or(0, |bucket| bucket.rate()))
+                .arg(bucket.map_or(0, |bucket| bucket.capacity()));
+        }
+        call.arg(limits.day_offset);
+    }
+
+    /// `tollgate:{acme}:l:k:…`: what is between braces decides the slot.
+    fn key(&self, subject: &Subject, kind: &str) -> String {
+        let Subject { tag, name, .. } = subject;
+        let prefix = &self.link.prefix;
+        let mut key = String::with_capacity(prefix.len() + tag.len() + name.len() + 8);
+        for part in [prefix, ":{", tag, "}:", kind, ":", name] {
+            key.push_str(part);
+        }
+        key
+    }
+}
+
+/// Reads an answer; one of another form is no answer.
+fn understood(value: &Value) -> Result<Answer, Away> {
+    let Value::Array(values) = value else {
+        return Err(Away::Failed);
+    };
+    let mut numbers = [0_i64; 6];
+    if values.len() != numbers.len() {
+        return Err(Away::Failed);
+    }
+    for (number, value) in numbers.iter_mut().zip(values) {
+        let Value::Int(value) = value else {
+            return Err(Away::Failed);
+        };
+        *number = *value;
+    }
+    let [reason, wait, requests, tokens, day, spent] = numbers;
+    let fired = match usize::try_from(reason) {
+        Ok(0) => None,
+        Ok(nth) => {
+            let reason = Reason::ALL.get(nth - 1).ok_or(Away::Failed)?;
+            let wait = u64::try_from(wait).ok().map(Duration::from_millis);
+            Some((*reason, wait))
+        }
+        Err(_) => return Err(Away::Failed),
+    };
+    Ok(Answer {
+        levels: Levels {
+            requests,
+            tokens,
+            spent: u64::try_from(spent).unwrap_or(0),
+        },
+        day: i32::try_from(day).unwrap_or(0),
+        fired,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_another_form_admits_nobody() {
+        let ints = |numbers: &[i64]| Value::Array(numbers.iter().map(|n| Value::Int(*n)).collect());
+        assert!(understood(&ints(&[0, -1, 5, 6, 7, 8])).is_ok());
+        for wrong in [
+            Value::Nil,
+            Value::Int(0),
+            Value::Okay,
+            ints(&[]),
+            ints(&[0]),
+            ints(&[-1, -1, 0, 0, 0, 0]),
+            ints(&[9, -1, 0, 0, 0, 0]),
+            Value::Array(vec![Value::Nil; 6]),
+        ] {
+            assert_eq!(understood(&wrong).err(), Some(Away::Failed), "{wrong:?}");
+        }
+    }
+}

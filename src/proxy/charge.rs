@@ -1,0 +1,122 @@
+//! Who calls, and what the call is charged to: the key, the limits.
+
+use super::context::{Body, Context, Forward};
+use super::request::{Refusal, Step};
+use crate::admit::{Admission, Permit, admit};
+use crate::auth::secret::KeyHint;
+use crate::auth::{Caller, anonymous, authenticate, credential, missing};
+use crate::id::next_random;
+use crate::meter::estimate;
+use crate::rejection::{Code, Rejection};
+use crate::route::Operation;
+use pingora::proxy::Session;
+use std::time::{Duration, Instant};
+
+/// Who calls.
+pub(super) fn identified(session: &Session, ctx: &mut Context) -> Result<Caller, Rejection> {
+    let snapshot = &ctx.snapshot;
+    match credential(&session.req_header().headers)? {
+        Some(key) => {
+            ctx.hint = KeyHint::of(key);
+            authenticate(&snapshot.directory, key, ctx.hint, ctx.client, ctx.time)
+        }
+        None => anonymous(&snapshot.directory, ctx.client).ok_or_else(missing),
+    }
+}
+
+/// Counts a request without a valid key against its network.
+///
+/// # Errors
+/// `rate_limit_exceeded`: it is one of too many.
+pub(super) fn not_a_flood(ctx: &Context) -> Result<(), Rejection> {
+    let Some(flood) = &ctx.snapshot.flood else {
+        return Ok(());
+    };
+    if flood.allows(ctx.client) {
+        return Ok(());
+    }
+    ctx.snapshot.recorder.refused(None, "unauthenticated");
+    let (most, per) = flood.limit();
+    let per = per.as_secs();
+    Err(Rejection::new(
+        Code::RateLimitExceeded,
+        format!(
+            "Limit of {most} requests without a valid key in {per} s reached for your network; send a valid key, or retry in {per} s."
+        ),
+    )
+    .retry_after(Some(Duration::from_secs(per))))
+}
+
+/// Asks the limits, and readies the request for its way upstream.
+pub(super) async fn charged(
+    session: &Session,
+    ctx: &mut Context,
+    caller: Caller,
+    permit: Permit,
+    operation: Operation,
+    body: Body,
+) -> Result<Step, Refusal> {
+    let read = Instant::now();
+    let plan = &caller.key().plan;
+    let (prompt, output) = match plan.limits.counts_tokens() {
+        true => expected(operation, &body),
+        false => (0, 0),
+    };
+    let ask = permit.ask(&caller, prompt.saturating_add(output));
+    let limiter = ctx.snapshot.limiter.clone();
+    let said = limiter.admit(ask).await;
+    ctx.reading = Some(match &said {
+        Ok(grant) => grant.reading(),
+        Err(denial) => {
+            let reason = denial.reason.as_str();
+            ctx.snapshot.recorder.refused(Some(plan.place), reason);
+            denial.reading
+        }
+    });
+    let admission = admit(&caller, permit, said, next_random())?;
+    Ok(forward(session, admission, operation, body, prompt, read))
+}
+
+/// Tokens that a request will probably use: its prompt's, and its answer's.
+fn expected(operation: Operation, body: &Body) -> (u64, u64) {
+    if !operation.uses_tokens() {
+        return (0, 0);
+    }
+    match body {
+        Body::Json { call, bytes } => {
+            let output = match operation.writes_text() {
+                true => call.max_output.unwrap_or(estimate::OUTPUT),
+                false => 0,
+            };
+            (estimate::prompt(bytes), output)
+        }
+        Body::Upload(_) => (estimate::UPLOAD, 0),
+        Body::Empty => (0, 0),
+    }
+}
+
+fn forward(
+    session: &Session,
+    admission: Admission,
+    operation: Operation,
+    body: Body,
+    prompt: u64,
+    read: Instant,
+) -> Step {
+    Step::Forward(Box::new(Forward {
+        admission,
+        operation,
+        body,
+        prompt,
+        query: session.req_header().uri.query().map(str::to_owned),
+        read,
+        tried: 0,
+        attempts: 0,
+        fresh: false,
+        attempt: None,
+        meter: None,
+        stream: None,
+        held: None,
+        answered: None,
+    }))
+}

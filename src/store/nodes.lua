@@ -1,0 +1,16 @@
+-- A node is there. KEYS: nodes. ARGV: the life in milliseconds (0: it leaves), the node.
+-- Answers how many there are. A write: a Redis that only reads is no store.
+local function announce(keys, args)
+  local time = redis.call('TIME')
+  local now, life = time[1] * 1000 + math.floor(time[2] / 1000), tonumber(args[1])
+  redis.call('ZREMRANGEBYSCORE', keys[1], '-inf', string.format('%.0f', now))
+  if life > 0 then
+    redis.call('ZADD', keys[1], string.format('%.0f', now + life), args[2])
+    redis.call('PEXPIRE', keys[1], string.format('%.0f', 2 * life))
+  else
+    redis.call('ZREM', keys[1], args[2])
+  end
+  return redis.call('ZCARD', keys[1])
+end
+
+redis.register_function('tollgate_announce_VERSION', announce)
