@@ -1,5 +1,5 @@
-//! What the integration tests stand on: a scripted provider behind the gateway
-//! and a raw client before it, both over real sockets on 127.0.0.1.
+//! What the integration tests stand on: a scripted provider and Redis servers behind the gateway
+//! and a raw client before it, all over real sockets on 127.0.0.1.
 //!
 //! Every test binary uses a part of this, hence the allowances; a panic here is a failed test.
 #![allow(dead_code, unused_imports, missing_docs)]
@@ -10,5 +10,6 @@ pub mod gateway;
 pub mod hostile;
 pub mod http;
 pub mod provider;
+pub mod redis;
 pub mod refusal;
 pub mod tls;
