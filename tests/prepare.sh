@@ -18,6 +18,8 @@ need make make          # what cmake drives
 if [ "${1:-build}" = test ]; then
     need python3 python3 # the Python SDKs; setup.sh sees to python3-venv
     need curl curl       # the README's first request
+    need redis-server redis-server # tests start servers of their own,
+    need setpriv util-linux        # which end with them
 fi
 [ -n "$missing" ] || exit 0
 
