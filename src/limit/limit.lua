@@ -47,7 +47,8 @@ local function load(key, plan, now)
   local state = { r = plan.request_capacity, t = plan.token_capacity, at = now, d = today, s = 0 }
   if stored.err then
     -- Not a hash.
-    state.r, state.t, state.s, state.forged = 0, 0, EXACT, true
+    state.r, state.t, state.s, state.wrong = 0, 0, EXACT, true
+    state.kind = true
     return state
   end
   if not stored[3] and not stored[1] and not stored[2] then return state end
@@ -57,18 +58,20 @@ local function load(key, plan, now)
   if stored[2] and stored[2] ~= '' then t = whole(stored[2], -MOST, MOST) or 0 end
   local elapsed = 0
   if not at then
-    r, t = math.min(r, 0), math.min(t, 0)
+    r, t, state.wrong = math.min(r, 0), math.min(t, 0), true
   elseif now >= at then
     elapsed = now - at
   elseif at - now <= BEHIND then
     state.at = at
+  else
+    state.wrong = true
   end
   state.r = refilled(plan.request_rate, plan.request_capacity, r, elapsed)
   state.t = refilled(plan.token_rate, plan.token_capacity, t, elapsed)
   if stored[4] then
     local d, s = whole(stored[4], -EXACT, EXACT), whole(stored[5], 0, EXACT)
     if not (d and s) then
-      state.s = EXACT
+      state.s, state.wrong = EXACT, true
     elseif d == today or d == today + 1 then
       state.d, state.s = d, s
     end
@@ -77,7 +80,7 @@ local function load(key, plan, now)
 end
 
 local function save(key, plan, state, now)
-  if state.forged then redis.call('DEL', key) end
+  if state.kind then redis.call('DEL', key) end
   -- What is not limited has no level: a limit that comes later begins full.
   redis.call('HSET', key, 'r', plan.request_rate > 0 and number(state.r) or '',
     't', plan.token_rate > 0 and number(state.t) or '', 'at', number(state.at),
@@ -129,6 +132,9 @@ local function admit(keys, args)
       redis.call('ZADD', keys[2], number(now + life), hold)
       redis.call('PEXPIRE', keys[2], number(2 * life))
     end
+  elseif state.wrong then
+    -- Time heals it only if it is written down from when on.
+    save(keys[1], plan, state, now)
   end
   return { reason, wait, state.r, state.t, state.d, math.min(state.s, EXACT) }
 end

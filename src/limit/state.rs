@@ -83,6 +83,7 @@ impl State {
         share: u32,
         now: Now,
     ) -> Result<i32, Denial> {
+        let before = *self;
         self.advance(limits, now);
         let share = i64::from(share.max(1));
         let estimate = limits.charged(estimate);
@@ -123,11 +124,16 @@ impl State {
             fired(Reason::TokensPerDay, Some(now.day_left(limits.day_offset)));
         }
         if let Some((reason, wait)) = longest {
-            return Err(Denial {
+            let denial = Denial {
                 reason,
                 wait,
                 reading: self.shown(limits),
-            });
+            };
+            // A refusal changes nothing, unless the clock was set: then it counts from here.
+            if self.at >= before.at {
+                *self = before;
+            }
+            return Err(denial);
         }
         self.requests -= if limits.requests.is_some() {
             request

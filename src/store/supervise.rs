@@ -67,7 +67,7 @@ impl Link {
                 _ = ticks.tick() => match self.announce(LIFE).await {
                     Ok(()) | Err(Away::Down) => {}
                     // Nobody else may be calling: one try that fails is enough to look closer.
-                    Err(Away::TimedOut) => self.give_up("no answer in 50 ms"),
+                    Err(Away::TimedOut) => self.give_up("no answer in 40 ms"),
                     Err(Away::Failed) => self.give_up("it refused to note this node"),
                 },
             }
