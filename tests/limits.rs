@@ -556,6 +556,33 @@ async fn a_node_that_was_killed_gives_its_places_back_after_two_minutes() {
 }
 
 #[tokio::test]
+async fn a_request_that_takes_long_keeps_its_place() {
+    let world = World::redis().await;
+    let limits = Limits {
+        concurrency: Some(1),
+        ..Limits::default()
+    };
+    let grant = world.admit(&limits, 0).await.unwrap();
+    let redis = world.redis.as_ref().unwrap();
+    let holds = redis.command(&["KEYS", "test:{acme}:h:*"]).await.texts();
+    for _ in 0..5 {
+        let calls = redis.stat_calls("fcall").await;
+        world.pass(31_000);
+        support::clock::pass(Duration::from_secs(31)).await;
+        // It is renewed in the background.
+        while redis.stat_calls("fcall").await == calls {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    assert!(
+        world.admit(&limits, 0).await.is_err(),
+        "155 s old, and in flight: {holds:?}"
+    );
+    drop(grant);
+    world.until_admitted(&limits).await;
+}
+
+#[tokio::test]
 async fn forged_values_admit_nobody_and_break_nothing() {
     let world = World::redis().await;
     let redis = world.redis.as_ref().unwrap();

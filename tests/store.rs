@@ -1,0 +1,451 @@
+//! Redis that is killed, restarted, flushed, paused or read-only while requests come: what the
+//! operator chose holds, nobody waits, and everything recovers by itself. And Redis Cluster.
+//!
+//! How long recovery takes is measured by the load test, not here; here it must come.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use support::gateway::{Gateway, KEY, complete, sha256};
+use support::http::Client;
+use support::provider::Provider;
+use support::redis::{Cluster, Redis};
+use tokio::task::JoinSet;
+
+const CHAT: &str = "/v1/chat/completions";
+const AWAY: &str = "tollgate_store_away";
+
+/// What no request may take, whatever Redis does: far above the 50 ms that one may wait for it, far
+/// below what a client would wait that nobody had given a deadline.
+const HUNG: Duration = Duration::from_secs(2);
+
+fn yaml(provider: &Provider, redis: &str, policy: &str, plan: &str) -> String {
+    complete(&format!(
+        "providers: {{ fake: {{ api: openai, base_url: \"{}\", keys: [upstream-secret] }} }}
+models: [{{ id: gpt-test, upstreams: [{{ provider: fake }}] }}]
+store: {{ redis: {{ url: \"{redis}\" }}, on_failure: {{ limits: {policy} }} }}
+plans: {{ all: {{ models: [\"*\"], {plan} }}, few: {{ models: [\"*\"], {plan} }} }}
+",
+        provider.base_url()
+    ))
+}
+
+async fn gateway(provider: &Provider, redis: &str, policy: &str, plan: &str) -> Gateway {
+    Gateway::with(&yaml(provider, redis, policy, plan)).await
+}
+
+async fn once(gateway: &Gateway) -> u16 {
+    let mut client = Client::connect(gateway.addr).await;
+    ask(&mut client).await
+}
+
+async fn ask(client: &mut Client) -> u16 {
+    let body = json!({ "model": "gpt-test", "max_tokens": 5, "messages": [{ "role": "user", "content": "hi" }] });
+    client.post_json(CHAT, KEY, &body).await.status
+}
+
+async fn until(gateway: &Gateway, series: &str, value: f64) {
+    let reached = async {
+        while gateway.metric(series).await != value {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let found = tokio::time::timeout(Duration::from_secs(10), reached).await;
+    let now = gateway.metric(series).await;
+    assert!(found.is_ok(), "{series} is {now}, not {value}");
+}
+
+/// Eight clients that ask all the time, until told to stop.
+struct Load {
+    stop: Arc<AtomicBool>,
+    clients: JoinSet<(BTreeMap<u16, u32>, Duration)>,
+}
+
+impl Load {
+    fn start(gateway: &Gateway) -> Load {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut clients = JoinSet::new();
+        for _ in 0..8 {
+            let (addr, stop) = (gateway.addr, stop.clone());
+            clients.spawn(async move {
+                let mut client = Client::connect(addr).await;
+                let (mut statuses, mut longest) = (BTreeMap::new(), Duration::ZERO);
+                while !stop.load(Ordering::Relaxed) {
+                    let begun = Instant::now();
+                    *statuses.entry(ask(&mut client).await).or_insert(0) += 1;
+                    longest = longest.max(begun.elapsed());
+                }
+                (statuses, longest)
+            });
+        }
+        Load { stop, clients }
+    }
+
+    /// Statuses and how often each came.
+    async fn stop(mut self) -> BTreeMap<u16, u32> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut all = BTreeMap::new();
+        while let Some(one) = self.clients.join_next().await {
+            let (statuses, longest) = one.unwrap();
+            assert!(longest < HUNG, "a request took {longest:?}");
+            for (status, count) in statuses {
+                *all.entry(status).or_insert(0) += count;
+            }
+        }
+        all
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_is_killed_and_comes_back() {
+    let (provider, redis) = (Provider::start().await, Redis::start().await);
+    let limits = "requests_per_minute: 1000000, tokens_per_minute: 100000000, concurrency: 100";
+    let gateway = gateway(&provider, &redis.url(), "local", limits).await;
+    let load = Load::start(&gateway);
+    for _ in 0..3 {
+        until(&gateway, AWAY, 0.0).await;
+        redis.kill().await;
+        until(&gateway, AWAY, 1.0).await;
+        redis.restart().await;
+    }
+    until(&gateway, AWAY, 0.0).await;
+    let before = redis.stat_calls("fcall").await;
+    assert_eq!(once(&gateway).await, 200);
+    assert!(
+        redis.stat_calls("fcall").await > before,
+        "it is asked again"
+    );
+    let statuses = load.stop().await;
+    assert!(statuses.keys().eq(&[200]), "{statuses:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_hangs() {
+    let (provider, redis) = (Provider::start().await, Redis::start().await);
+    let limits = "requests_per_minute: 1000000, concurrency: 100";
+    let gateway = gateway(&provider, &redis.url(), "local", limits).await;
+    let load = Load::start(&gateway);
+    for _ in 0..2 {
+        until(&gateway, AWAY, 0.0).await;
+        redis.pause();
+        until(&gateway, AWAY, 1.0).await;
+        // Known to hang: nobody waits for it any more.
+        let timeouts = gateway
+            .metric("tollgate_redis_errors_total{kind=\"timeout\"}")
+            .await;
+        for _ in 0..20 {
+            assert_eq!(once(&gateway).await, 200);
+        }
+        let more = gateway
+            .metric("tollgate_redis_errors_total{kind=\"timeout\"}")
+            .await;
+        assert_eq!(more, timeouts);
+        redis.resume();
+    }
+    until(&gateway, AWAY, 0.0).await;
+    let statuses = load.stop().await;
+    assert!(statuses.keys().eq(&[200]), "{statuses:?}");
+    // Places that were taken while it hung are given back.
+    let holds = async {
+        while redis
+            .command(&["KEYS", "tollgate:*:h:*"])
+            .await
+            .array()
+            .len()
+            > 0
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), holds)
+        .await
+        .expect("no hold is left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_was_flushed_or_lost_its_functions() {
+    let (provider, redis) = (Provider::start().await, Redis::start().await);
+    let limits = "requests_per_minute: 1000000, concurrency: 100";
+    let gateway = gateway(&provider, &redis.url(), "deny", limits).await;
+    let load = Load::start(&gateway);
+    assert_eq!(once(&gateway).await, 200);
+    redis.command(&["FLUSHALL"]).await.ok();
+    assert_eq!(once(&gateway).await, 200);
+    redis.command(&["FUNCTION", "FLUSH"]).await.ok();
+    redis.command(&["FLUSHALL"]).await.ok();
+    // Nobody has to do anything.
+    let again = async {
+        while redis
+            .command(&["FUNCTION", "LIST"])
+            .await
+            .array()
+            .is_empty()
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), again)
+        .await
+        .expect("no functions");
+    until(&gateway, AWAY, 0.0).await;
+    assert_eq!(once(&gateway).await, 200);
+    let statuses = load.stop().await;
+    assert!(
+        statuses.keys().all(|status| [200, 503].contains(status)),
+        "{statuses:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_only_reads() {
+    let (provider, redis) = (Provider::start().await, Redis::start().await);
+    let limits = "requests_per_minute: 1000000, concurrency: 100";
+    let gateway = gateway(&provider, &redis.url(), "deny", limits).await;
+    let load = Load::start(&gateway);
+    assert_eq!(once(&gateway).await, 200);
+    // A replica of nobody.
+    redis.command(&["REPLICAOF", "127.0.0.1", "1"]).await.ok();
+    until(&gateway, AWAY, 1.0).await;
+    assert_eq!(once(&gateway).await, 503);
+    redis.command(&["REPLICAOF", "NO", "ONE"]).await.ok();
+    until(&gateway, AWAY, 0.0).await;
+    assert_eq!(once(&gateway).await, 200);
+    let statuses = load.stop().await;
+    assert!(statuses.keys().eq(&[200, 503]), "{statuses:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_redis_each_node_has_its_share() {
+    let (provider, redis) = (Provider::start().await, Redis::start().await);
+    // Nothing comes back while the test runs.
+    let limits = "requests_per_minute: 1, burst: 12";
+    let nodes = [
+        gateway(&provider, &redis.url(), "local", limits).await,
+        gateway(&provider, &redis.url(), "local", limits).await,
+    ];
+    for node in &nodes {
+        until(node, "tollgate_nodes", 2.0).await;
+        assert_eq!(once(node).await, 200);
+    }
+    redis.kill().await;
+    let mut admitted = [0, 0];
+    for (node, admitted) in nodes.iter().zip(&mut admitted) {
+        until(node, AWAY, 1.0).await;
+        for _ in 0..12 {
+            let status = once(node).await;
+            assert!([200, 429].contains(&status), "{status}");
+            *admitted += u32::from(status == 200);
+        }
+    }
+    // One node had seen 11 left, the other 10: half of that each, and never a new burst.
+    assert_eq!(admitted, [5, 5]);
+    redis.restart().await;
+    for node in &nodes {
+        until(node, AWAY, 0.0).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_operator_chose_holds_from_the_start() {
+    let provider = Provider::start().await;
+    // Nobody listens there yet.
+    let redis = Redis::start().await;
+    redis.kill().await;
+    let limits = "requests_per_minute: 1, burst: 1";
+    let denies = gateway(&provider, &redis.url(), "deny", limits).await;
+    let mut client = Client::connect(denies.addr).await;
+    let body = json!({ "model": "gpt-test", "messages": [{ "role": "user", "content": "hi" }] });
+    let answer = client.post_json(CHAT, KEY, &body).await;
+    support::refusal::refused(
+        &answer,
+        support::refusal::Envelope::OpenAi,
+        503,
+        "temporarily_unavailable",
+    );
+    assert_eq!(answer.header("retry-after"), Some("5"));
+    assert_eq!(provider.count(), 0);
+    // Models are listed all the same.
+    assert_eq!(client.get("/v1/models", KEY).await.status, 200);
+
+    let allows = gateway(&provider, &redis.url(), "allow", limits).await;
+    for _ in 0..5 {
+        assert_eq!(once(&allows).await, 200);
+    }
+    let local = gateway(&provider, &redis.url(), "local", limits).await;
+    assert_eq!(once(&local).await, 200);
+    assert_eq!(once(&local).await, 429);
+
+    redis.restart().await;
+    for gateway in [&denies, &allows, &local] {
+        until(gateway, AWAY, 0.0).await;
+    }
+    assert_eq!(once(&denies).await, 200);
+    // From now on there is one bucket.
+    assert_eq!(once(&allows).await, 429);
+    assert_eq!(once(&local).await, 429);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_come_and_go() {
+    let (provider, redis) = (Provider::start().await, Redis::start().await);
+    let first = gateway(&provider, &redis.url(), "local", "concurrency: 5").await;
+    let second = gateway(&provider, &redis.url(), "local", "concurrency: 5").await;
+    until(&first, "tollgate_nodes", 2.0).await;
+    second.running.shutdown(Duration::from_secs(1)).await;
+    until(&first, "tollgate_nodes", 1.0).await;
+}
+
+/// The log of an operator at three in the morning: one line when it begins, one when it is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_is_told_once_and_its_end_too() {
+    let (provider, redis) = (Provider::start().await, Redis::start().await);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("gateway.yaml");
+    let secret = format!("redis://:not-a-secret@{}/0", redis.addr());
+    redis
+        .command(&["CONFIG", "SET", "requirepass", "not-a-secret"])
+        .await
+        .ok();
+    let yaml = yaml(&provider, &secret, "local", "requests_per_minute: 60");
+    std::fs::write(&file, yaml).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
+        .args(["serve", "--config"])
+        .arg(&file)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (send, mut lines) = tokio::sync::mpsc::unbounded_channel();
+    let errors = BufReader::new(child.stderr.take().unwrap());
+    std::thread::spawn(move || {
+        errors
+            .lines()
+            .map_while(Result::ok)
+            .try_for_each(|line| send.send(line))
+    });
+    let mut until_line = async |wanted: &str| {
+        let mut seen = Vec::new();
+        loop {
+            let next = tokio::time::timeout(Duration::from_secs(10), lines.recv()).await;
+            let line = next
+                .unwrap_or_else(|_| panic!("no {wanted:?} in {seen:#?}"))
+                .expect("it ended");
+            assert!(!line.contains("not-a-secret"), "{line}");
+            let found = line.contains(wanted);
+            seen.push(line);
+            if found {
+                return seen;
+            }
+        }
+    };
+    until_line("listening").await;
+    redis.kill().await;
+    let began = until_line("Redis is away").await;
+    let told = began.last().unwrap();
+    assert!(
+        told.contains("\"warn\"") && told.contains("store.on_failure.limits: local"),
+        "{told}"
+    );
+    // Several tries later it is still one line.
+    let nobody = tokio::net::TcpListener::bind(redis.addr()).await.unwrap();
+    for _ in 0..3 {
+        drop(nobody.accept().await.unwrap());
+    }
+    drop(nobody);
+    redis.restart().await;
+    redis
+        .command(&["CONFIG", "SET", "requirepass", "not-a-secret"])
+        .await
+        .ok();
+    let ended = until_line("Redis is back").await;
+    // At most what changed about the outage; no line for each try.
+    assert!(ended.len() <= 4, "{ended:#?}");
+    assert!(
+        !ended.iter().any(|line| line.contains("Redis is away")),
+        "{ended:#?}"
+    );
+    // SIGTERM, so that it leaves in good order.
+    let id = child.id().to_string();
+    Command::new("kill").args(["-TERM", &id]).status().unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_of_three_masters() {
+    let (provider, cluster) = (Provider::start().await, Cluster::start().await);
+    let names = ["a", "b", "c", "d", "e", "f"];
+    let key = |name: &str| format!("sk-{name}-0123456789abcdef0123456789abcdef");
+    let accounts: String = names
+        .iter()
+        .map(|name| format!("  {name}: {{ plan: all }}\n"))
+        .collect();
+    let keys: String = names
+        .iter()
+        .map(|name| {
+            format!(
+                "  - {{ name: {name}, account: {name}, sha256: \"{}\" }}\n",
+                sha256(&key(name))
+            )
+        })
+        .collect();
+    let sections = format!(
+        "providers: {{ fake: {{ api: openai, base_url: \"{}\", keys: [upstream-secret] }} }}
+models: [{{ id: gpt-test, upstreams: [{{ provider: fake }}] }}]
+store: {{ redis: {{ url: \"{}\" }}, on_failure: {{ limits: deny }} }}
+plans: {{ all: {{ requests_per_minute: 1, burst: 3, tokens_per_minute: 100000, concurrency: 9 }} }}
+accounts:
+{accounts}keys:
+{keys}",
+        provider.base_url(),
+        cluster.url(),
+    );
+    let nodes = [
+        Gateway::start(&sections).await,
+        Gateway::start(&sections).await,
+    ];
+    let calls = async || {
+        let mut calls = Vec::new();
+        for node in &cluster.nodes {
+            calls.push(node.stat_calls("fcall").await);
+        }
+        calls
+    };
+    let body = json!({ "model": "gpt-test", "max_tokens": 5, "messages": [{ "role": "user", "content": "hi" }] });
+    for name in names {
+        let mut statuses = Vec::new();
+        for n in 0..5 {
+            let mut client = Client::connect(nodes[n % 2].addr).await;
+            statuses.push(client.post_json(CHAT, &key(name), &body).await.status);
+        }
+        assert_eq!(statuses, [200, 200, 200, 429, 429], "account {name}");
+    }
+    // Every master has its part of the accounts.
+    let calls = calls().await;
+    assert!(calls.iter().all(|calls| *calls > 5), "{calls:?}");
+    for name in names {
+        let mut slots = Vec::new();
+        for node in &cluster.nodes {
+            for key in node
+                .command(&["KEYS", &format!("tollgate:{{{name}}}:*")])
+                .await
+                .texts()
+            {
+                slots.push(node.command(&["CLUSTER", "KEYSLOT", &key]).await.int());
+            }
+        }
+        slots.dedup();
+        assert_eq!(slots.len(), 1, "all of account {name} is in one slot");
+    }
+    // Each call found its master at once.
+    for node in &cluster.nodes {
+        assert_eq!(node.info("errorstats", "errorstat_MOVED").await, None);
+    }
+}
