@@ -1,29 +1,18 @@
 //! The comparison: a bare pass-through (A) and the gateway (B) on one core, loaded in turns A B B A from another.
 //! Drift of a shared machine hits both alike in such an order; what is trusted is the ratio.
 
-use std::ffi::OsStr;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use crate::Result;
-use crate::gateway::{MODEL, Settings};
-use crate::load::{Load, Until};
-use crate::process::{Memory, Process, Scratch, free_ports, processor, ticks_per_second};
-use crate::provider::ANSWER;
+use crate::bench::{self, Bench, Cores, Proxy, WARM_UP, chat};
+use crate::gateway::{Client, Limits, MODEL};
+use crate::process::processor;
 use crate::report::{self, Requests, Samples, Streaming};
 use crate::streams::Streams;
-use crate::target::{Answer, Target, chat_body, request};
-
-/// How long a program may take until its first right answer.
-const START: Duration = Duration::from_secs(20);
-
-/// Requests before the first measurement of a program.
-const WARM_UP: u64 = 5_000;
 
 /// What to compare, and how.
 pub struct Plan {
@@ -33,8 +22,8 @@ pub struct Plan {
     pub key: String,
     /// Whether the gateway's plan has limits.
     pub limits: bool,
-    /// The core of the proxies, and the core of generator and provider.
-    pub cores: (usize, usize),
+    /// Who runs where.
+    pub cores: Cores,
     /// How many times A B B A.
     pub rounds: u32,
     /// Requests a turn; 0 leaves the request part out.
@@ -67,55 +56,37 @@ enum Side {
 
 const ORDER: [Side; 4] = [Side::Bare, Side::Gateway, Side::Gateway, Side::Bare];
 
-/// A proxy that has given its first right answer.
-struct Proxy {
-    process: Process,
-    address: SocketAddr,
-    ready: Duration,
-    idle: Memory,
-}
-
-/// What all measurements share. The provider is declared first: it ends before its directory goes.
-struct Bench {
+/// The plan and what it is carried out with.
+struct Comparison {
     plan: Plan,
-    /// Held for its end.
-    _provider: Process,
-    upstream: SocketAddr,
-    ticks_per_second: f64,
-    scratch: Scratch,
+    bench: Bench,
+    /// The one who sends.
+    client: [Client; 1],
 }
 
 impl Plan {
     /// Measures and returns the report.
     pub async fn run(self) -> Result<String> {
-        let scratch = Scratch::new()?;
-        let [upstream] = free_ports()?;
-        let program = std::env::current_exe()?;
-        let bind = upstream.to_string();
-        let command: [&OsStr; 4] = [
-            program.as_ref(),
-            "provider".as_ref(),
-            "--bind".as_ref(),
-            bind.as_ref(),
-        ];
-        let mut provider = Process::start("provider", self.cores.1, &scratch, &command)?;
-        open(&mut provider, upstream)
-            .await
-            .map_err(|error| format!("provider: {error}"))?;
-        let ticks_per_second = ticks_per_second()?;
-        let bench = Bench {
-            plan: self,
-            _provider: provider,
-            upstream,
-            ticks_per_second,
-            scratch,
+        let limits = match self.limits {
+            true => Limits::high(),
+            false => Limits::default(),
         };
-        let mut text = bench.heading();
-        if bench.plan.requests > 0 {
-            text.push_str(&report::requests(&bench.requests().await?));
+        let client = Client {
+            name: "bench".to_owned(),
+            key: self.key.clone(),
+            limits,
+        };
+        let comparison = Comparison {
+            bench: Bench::new(Some(self.cores)).await?,
+            plan: self,
+            client: [client],
+        };
+        let mut text = comparison.heading();
+        if comparison.plan.requests > 0 {
+            text.push_str(&report::requests(&comparison.requests().await?));
             text.push('\n');
         }
-        if let Some(streams) = bench.plan.streams {
+        if let Some(streams) = comparison.plan.streams {
             let StreamPlan {
                 streams: count,
                 seconds,
@@ -126,13 +97,13 @@ impl Plan {
                 text,
                 "{count} streams, one event every {interval_ms} ms for {seconds} s, {rounds} × ABBA, a new process each turn:\n"
             );
-            text.push_str(&report::streaming(&bench.streams(streams).await?));
+            text.push_str(&report::streaming(&comparison.streams(streams).await?));
         }
         Ok(text)
     }
 }
 
-impl Bench {
+impl Comparison {
     fn heading(&self) -> String {
         let Plan {
             gateway,
@@ -153,8 +124,8 @@ impl Bench {
             "{}. Proxies on core {} with one worker thread, generator and provider on core {}. \
              Every answer checked.{plan}\n\n",
             processor(),
-            cores.0,
-            cores.1
+            cores.proxy,
+            cores.load
         );
         if *requests > 0 {
             let _ = writeln!(
@@ -176,86 +147,16 @@ impl Bench {
     /// Starts one of the two and waits for its first right answer.
     async fn start(&self, side: Side) -> Result<Proxy> {
         let name = self.name(side);
-        let [bind, metrics] = free_ports()?;
-        let begin = Instant::now();
-        let core = self.plan.cores.0;
-        let mut process = match (side, &self.plan.gateway) {
+        match (side, &self.plan.gateway) {
             (Side::Gateway, Some(program)) => {
-                let file = self.scratch.path().join("gateway.yaml");
-                let store = self.scratch.path().join(format!("store-{}", bind.port()));
-                let Plan { key, limits, .. } = &self.plan;
-                let settings = Settings {
-                    bind,
-                    metrics,
-                    provider: self.upstream,
-                    store: &store,
-                    key,
-                    limits: *limits,
-                };
-                std::fs::write(&file, settings.yaml())?;
-                let command: [&OsStr; 4] = [
-                    program.as_ref(),
-                    "serve".as_ref(),
-                    "--config".as_ref(),
-                    file.as_ref(),
-                ];
-                Process::start("gateway", core, &self.scratch, &command)?
+                self.bench.gateway(name, program, None, &self.client).await
             }
-            _ => {
-                let program = std::env::current_exe()?;
-                let (bind, upstream) = (bind.to_string(), self.upstream.to_string());
-                let words =
-                    ["passthrough", "--bind", &bind, "--upstream", &upstream].map(OsStr::new);
-                let command = [&[program.as_os_str()], words.as_slice()].concat();
-                Process::start("passthrough", core, &self.scratch, &command)?
-            }
-        };
-        let failed = |error| format!("{name}: {error}");
-        open(&mut process, bind).await.map_err(failed)?;
-        let first = loop {
-            match self.load(bind, 1, 1).await?.correct() {
-                Ok(_) => break Ok(begin.elapsed()),
-                Err(error) if begin.elapsed() > START => break Err(error),
-                Err(_) => sleep(Duration::from_millis(5)).await,
-            }
-        };
-        let ready = first.map_err(|error| format!("{name}: {error}\n{}", process.last_words()))?;
-        let idle = process.memory()?;
-        Ok(Proxy {
-            process,
-            address: bind,
-            ready,
-            idle,
-        })
-    }
-
-    fn target(&self, address: SocketAddr) -> Target {
-        Target {
-            address,
-            path: "/v1/chat/completions".to_owned(),
+            _ => self.bench.passthrough(name, &self.plan.key).await,
         }
     }
 
-    async fn load(
-        &self,
-        address: SocketAddr,
-        connections: u64,
-        requests: u64,
-    ) -> Result<crate::load::Outcome> {
-        let target = self.target(address);
-        let body = chat_body(MODEL, Answer::Whole);
-        let request = request(&target, &self.plan.key, Answer::Whole, body.as_bytes()).into();
-        let until = Until::Requests(requests);
-        Load {
-            target,
-            request,
-            connections,
-            until,
-            expect: 200,
-            answer: Some(ANSWER),
-        }
-        .run()
-        .await
+    fn load(&self, proxy: &Proxy, connections: u64, requests: u64) -> crate::load::Load {
+        bench::load(proxy.address, &self.plan.key, 200, connections, requests)
     }
 
     /// Both under requests, one at a time.
@@ -269,20 +170,18 @@ impl Bench {
         let mut sides = Vec::with_capacity(2);
         for side in [Side::Bare, Side::Gateway] {
             let proxy = self.start(side).await?;
-            self.load(proxy.address, connections, WARM_UP)
+            self.load(&proxy, connections, WARM_UP)
+                .run()
                 .await?
                 .correct()?;
             sides.push((side, proxy, Samples::default(), Samples::default()));
         }
         for turn in (0..rounds).flat_map(|_| ORDER) {
             for (_, proxy, cost, rate) in sides.iter_mut().filter(|(side, ..)| *side == turn) {
-                let before = proxy.process.ticks()?;
-                let outcome = self
-                    .load(proxy.address, connections, requests)
-                    .await?
-                    .correct()?;
-                cost.add(self.micros(proxy.process.ticks()? - before) / outcome.requests as f64);
-                rate.add(outcome.rate());
+                let load = self.load(proxy, connections, requests);
+                let turn = self.bench.turn(&proxy.process, None, &load).await?;
+                cost.add(turn.cost);
+                rate.add(turn.rate);
             }
         }
         let row = |(side, proxy, cost, rate): (Side, Proxy, Samples, Samples)| {
@@ -321,7 +220,7 @@ impl Bench {
         ];
         for side in (0..plan.rounds).flat_map(|_| ORDER) {
             let proxy = self.start(side).await?;
-            self.load(proxy.address, 1, 100).await?.correct()?;
+            self.load(&proxy, 1, 100).run().await?.correct()?;
             let run = self.stream_run(proxy.address, plan);
             let before = (proxy.process.ticks()?, proxy.process.memory()?);
             let middle = async {
@@ -332,12 +231,12 @@ impl Bench {
             let row = &mut rows[usize::from(side == Side::Gateway)];
             let ticks = proxy.process.ticks()? - before.0;
             let events = row.take(outcome?.correct()?);
-            row.cost.add(self.micros(ticks) / events as f64);
+            row.cost.add(self.bench.micros(ticks) / events as f64);
             row.memory
                 .add((memory?.pss as f64 - before.1.pss as f64) / f64::from(plan.streams));
         }
         rows[2].take(
-            self.stream_run(self.upstream, plan)
+            self.stream_run(self.bench.upstream(), plan)
                 .run()
                 .await?
                 .correct()?,
@@ -353,17 +252,13 @@ impl Bench {
             rounds: _,
         } = plan;
         Streams {
-            target: self.target(address),
+            target: chat(address),
             key: self.plan.key.clone(),
             model: MODEL.to_owned(),
             streams,
             events: seconds * 1000 / interval_ms,
             interval_ms,
         }
-    }
-
-    fn micros(&self, ticks: u64) -> f64 {
-        ticks as f64 * 1e6 / self.ticks_per_second
     }
 }
 
@@ -379,17 +274,4 @@ impl Streaming {
         self.events += outcome.events;
         outcome.events
     }
-}
-
-/// Waits until a program accepts connections.
-async fn open(process: &mut Process, address: SocketAddr) -> Result<()> {
-    let begin = Instant::now();
-    while TcpStream::connect(address).await.is_err() {
-        process.check()?;
-        if begin.elapsed() > START {
-            return Err(format!("does not listen on {address}\n{}", process.last_words()).into());
-        }
-        sleep(Duration::from_millis(1)).await;
-    }
-    Ok(())
 }

@@ -1,5 +1,6 @@
 //! The configuration that the gateway is measured with.
 
+use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -11,6 +12,87 @@ pub const MODEL: &str = "bench-model";
 /// The key that every request carries, unless another is given.
 pub const KEY: &str = "sk-loadtest-0123456789abcdef0123456789abcdef";
 
+/// Where the gateway keeps its limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Store {
+    /// In its own memory: one node.
+    Memory,
+    /// In Redis: shared by all nodes.
+    Redis,
+}
+
+/// A key with an account and a plan of its own: what it uses up, no other key lacks.
+pub struct Client {
+    /// The name of key, account and plan.
+    pub name: String,
+    /// The key itself.
+    pub key: String,
+    /// The plan's limits.
+    pub limits: Limits,
+}
+
+/// The limits of a plan; none, unless given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// Requests a minute.
+    pub requests_per_minute: Option<u64>,
+    /// Requests at once.
+    pub burst: Option<u64>,
+    /// Tokens a minute.
+    pub tokens_per_minute: Option<u64>,
+    /// Requests in flight.
+    pub concurrency: Option<u64>,
+}
+
+impl Limits {
+    /// A limit of requests that is too high to be reached.
+    pub fn high_requests() -> Self {
+        Limits {
+            requests_per_minute: Some(100_000_000),
+            ..Limits::default()
+        }
+    }
+
+    /// Limits of every kind that are too high to be reached.
+    pub fn high() -> Self {
+        Limits {
+            tokens_per_minute: Some(10_000_000_000),
+            concurrency: Some(100_000),
+            ..Limits::high_requests()
+        }
+    }
+
+    /// As settings of a plan, each with a comma behind it.
+    fn yaml(&self) -> String {
+        let Limits {
+            requests_per_minute,
+            burst,
+            tokens_per_minute,
+            concurrency,
+        } = self;
+        [
+            ("requests_per_minute", requests_per_minute),
+            ("burst", burst),
+            ("tokens_per_minute", tokens_per_minute),
+            ("concurrency", concurrency),
+        ]
+        .iter()
+        .filter_map(|(name, limit)| limit.map(|limit| format!("{name}: {limit}, ")))
+        .collect()
+    }
+}
+
+impl Client {
+    /// One whose key is made of its name.
+    pub fn new(name: &str, limits: Limits) -> Self {
+        Client {
+            name: name.to_owned(),
+            key: format!("{KEY}-{name}"),
+            limits,
+        }
+    }
+}
+
 /// What the gateway is to be configured with.
 pub struct Settings<'a> {
     /// Where it listens.
@@ -21,10 +103,10 @@ pub struct Settings<'a> {
     pub provider: SocketAddr,
     /// The store's directory.
     pub store: &'a Path,
-    /// The key that requests carry.
-    pub key: &'a str,
-    /// Whether the plan has limits, too high to be reached.
-    pub limits: bool,
+    /// The Redis that holds the limits; without one, the gateway's memory does.
+    pub redis: Option<SocketAddr>,
+    /// Who may send.
+    pub clients: &'a [Client],
 }
 
 impl Settings<'_> {
@@ -35,40 +117,73 @@ impl Settings<'_> {
             metrics,
             provider,
             store,
-            key,
-            limits,
+            redis,
+            clients,
         } = self;
-        let hash: String = Sha256::digest(key.as_bytes())
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        let limits = match limits {
-            true => {
-                "requests_per_minute: 100000000, tokens_per_minute: 10000000000, concurrency: 100000, "
-            }
-            false => "",
-        };
         let store = store.display();
-        format!(
+        // Limits that Redis did not decide would blur what is measured: then the gateway is to refuse with 503,
+        // which no run takes for a right answer.
+        let redis = match redis {
+            Some(address) => {
+                format!(
+                    r#", redis: {{ url: "redis://{address}/0" }}, on_failure: {{ limits: deny }}"#
+                )
+            }
+            None => String::new(),
+        };
+        let mut text = format!(
             r#"version: 1
 threads: 1
 listeners: [{{ bind: "{bind}" }}]
 metrics: {{ bind: "{metrics}" }}
 surfaces: [{{ mount: /v1, api: openai }}]
-store: {{ path: "{store}" }}
+store: {{ path: "{store}"{redis} }}
 providers:
   fake: {{ api: openai, base_url: "http://{provider}/v1", keys: ["upstream-secret"] }}
 models:
   - id: {MODEL}
     upstreams: [{{ provider: fake, model: {MODEL} }}]
     price: {{ input: 1, output: 2 }}
-plans:
-  p: {{ {limits}models: ["*"] }}
-accounts:
-  a: {{ plan: p, balance: 1000000, projects: [default] }}
-keys:
-  - {{ name: bench, account: a, sha256: "{hash}", project: default }}
 "#
-        )
+        );
+        let (mut plans, mut accounts, mut keys) = (String::new(), String::new(), String::new());
+        for Client { name, key, limits } in *clients {
+            let limits = limits.yaml();
+            let hash: String = Sha256::digest(key.as_bytes())
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+            let _ = writeln!(plans, r#"  {name}: {{ {limits}models: ["*"] }}"#);
+            let _ = writeln!(
+                accounts,
+                "  {name}: {{ plan: {name}, balance: 1000000, projects: [default] }}"
+            );
+            let _ = writeln!(
+                keys,
+                r#"  - {{ name: {name}, account: {name}, sha256: "{hash}", project: default }}"#
+            );
+        }
+        let _ = write!(text, "plans:\n{plans}accounts:\n{accounts}keys:\n{keys}");
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_has_the_limits_that_are_given_and_no_others() {
+        assert_eq!(Limits::default().yaml(), "");
+        let limits = Limits {
+            requests_per_minute: Some(600),
+            burst: Some(60),
+            ..Limits::default()
+        };
+        assert_eq!(limits.yaml(), "requests_per_minute: 600, burst: 60, ");
+        assert_eq!(
+            Limits::high().yaml(),
+            "requests_per_minute: 100000000, tokens_per_minute: 10000000000, concurrency: 100000, "
+        );
     }
 }

@@ -4,6 +4,7 @@
 //! Reading order: [`compare`] is the method, [`load`] and [`streams`] the generators, [`provider`] and
 //! [`passthrough`] what stands behind and beside the gateway, [`process`] the measuring, [`http`] the wire.
 
+mod bench;
 mod compare;
 mod connection;
 mod gateway;
@@ -12,7 +13,9 @@ mod load;
 mod passthrough;
 mod process;
 mod provider;
+mod redis;
 mod report;
+mod stores;
 mod streams;
 mod target;
 
@@ -24,6 +27,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, value_parser};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::report::Report;
 use crate::target::{Answer, Target, chat_body, loopback, request};
 
 /// Any failure; the words are for a person.
@@ -49,6 +53,8 @@ enum Verb {
     Streams(Streams),
     /// Compare the gateway with the yardstick: processor time a request, memory, streams.
     Compare(Compare),
+    /// Compare limits in Redis with limits in memory: processor time, throughput, calls.
+    Stores(stores::Stores),
 }
 
 #[derive(Args)]
@@ -249,13 +255,26 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Compare(arguments) => {
             process::pin_self(arguments.load_core)?;
             let out = arguments.out.clone();
-            let report = runtime()?.block_on(unless_stopped(arguments.plan()?.run()))?;
-            print!("{report}");
-            if let Some(file) = out {
-                std::fs::write(file, report)?;
-            }
-            Ok(ExitCode::SUCCESS)
+            let plan = arguments.plan()?;
+            conclude(out, async { Ok(Report::sound(plan.run().await?)) })
         }
+        Verb::Stores(stores) => {
+            process::pin_self(stores.load_core)?;
+            conclude(stores.out.clone(), stores.run())
+        }
+    }
+}
+
+/// Measures, prints the report, writes it to the file if one is named, and fails if the report says so.
+fn conclude(out: Option<PathBuf>, work: impl Future<Output = Result<Report>>) -> Result<ExitCode> {
+    let Report { text, failures } = runtime()?.block_on(unless_stopped(work))?;
+    print!("{text}");
+    if let Some(file) = out {
+        std::fs::write(file, text)?;
+    }
+    match failures.as_slice() {
+        [] => Ok(ExitCode::SUCCESS),
+        failures => Err(failures.join("; ").into()),
     }
 }
 
@@ -347,12 +366,11 @@ impl Compare {
             interval_ms,
             rounds: stream_rounds,
         });
-        let find = |path: PathBuf| {
-            let found = path.canonicalize();
-            found.map_err(|error| format!("{}: {error}", path.display()))
+        let gateway = gateway.map(process::existing).transpose()?;
+        let cores = bench::Cores {
+            proxy: proxy_core,
+            load: load_core,
         };
-        let gateway = gateway.map(find).transpose()?;
-        let cores = (proxy_core, load_core);
         Ok(compare::Plan {
             gateway,
             key,

@@ -52,19 +52,28 @@ pub struct Memory {
 }
 
 impl Process {
-    /// Starts a program on one core. `taskset` replaces itself by the program, so the process id is the program's.
-    pub fn start(name: &str, core: usize, scratch: &Scratch, command: &[&OsStr]) -> Result<Self> {
+    /// Starts a program, on one core if one is given. `setpriv` and `taskset` replace themselves by the program,
+    /// so the process id is the program's. The system kills it when this process ends, however that comes about.
+    pub fn start(
+        name: &str,
+        core: Option<usize>,
+        scratch: &Scratch,
+        command: &[&OsStr],
+    ) -> Result<Self> {
         let errors = scratch.path().join(format!("{name}.stderr"));
-        let child = Command::new("taskset")
-            .arg("-c")
-            .arg(core.to_string())
+        let mut line = Command::new("setpriv");
+        line.args(["--pdeathsig", "KILL"]);
+        if let Some(core) = core {
+            line.args(["taskset", "-c", &core.to_string()]);
+        }
+        let child = line
             .args(command)
             .current_dir(scratch.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&errors)?)
             .spawn()
-            .map_err(|error| format!("cannot start taskset (util-linux): {error}"))?;
+            .map_err(|error| format!("cannot start setpriv (util-linux): {error}"))?;
         Ok(Process { child, errors })
     }
 
@@ -157,6 +166,27 @@ pub fn pin_self(core: usize) -> Result<()> {
         .env(PINNED, "1")
         .exec();
     Err(format!("cannot start taskset (util-linux): {error}").into())
+}
+
+/// Where a program is: in the PATH, or where system programs are that not every user's PATH names.
+pub fn find_program(name: &str, package: &str) -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path)
+        .filter(|directory| directory.is_absolute())
+        .chain(system)
+        .map(|directory| directory.join(name))
+        .find(|file| file.is_file())
+        .ok_or_else(|| {
+            format!("{name} is missing; install your system's package, on Debian or Ubuntu: apt-get install {package}")
+                .into()
+        })
+}
+
+/// The whole path of a program, for one that is started in another directory.
+pub fn existing(path: PathBuf) -> Result<PathBuf> {
+    path.canonicalize()
+        .map_err(|error| format!("{}: {error}", path.display()).into())
 }
 
 /// Ports that were free a moment ago, all different.

@@ -29,13 +29,31 @@ impl Samples {
     }
 
     /// Median, with the least and the greatest.
-    fn spread(&self, digits: usize) -> String {
+    pub fn spread(&self, digits: usize) -> String {
         let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
         let most = self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         format!(
             "{:.digits$} ({least:.digits$}–{most:.digits$})",
             self.median()
         )
+    }
+}
+
+/// A report, and what it shows to be wrong: such a run has failed, and its figures tell how.
+pub struct Report {
+    /// For people.
+    pub text: String,
+    /// What does not hold that should, in words.
+    pub failures: Vec<String>,
+}
+
+impl Report {
+    /// One without failures.
+    pub fn sound(text: String) -> Self {
+        Report {
+            text,
+            failures: Vec::new(),
+        }
     }
 }
 
