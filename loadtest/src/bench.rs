@@ -63,6 +63,8 @@ pub struct Turn {
     pub cost: f64,
     /// Requests per second.
     pub rate: f64,
+    /// How often the proxy closed a connection.
+    pub reconnects: u64,
     /// What Redis did, if the proxy uses one.
     pub redis: Option<RedisTurn>,
 }
@@ -209,6 +211,7 @@ impl Bench {
         Ok(Turn {
             cost,
             rate: outcome.rate(),
+            reconnects: outcome.reconnects,
             redis,
         })
     }

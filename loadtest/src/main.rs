@@ -14,6 +14,7 @@ mod passthrough;
 mod process;
 mod provider;
 mod redis;
+mod refusals;
 mod report;
 mod stores;
 mod streams;
@@ -55,6 +56,8 @@ enum Verb {
     Compare(Compare),
     /// Compare limits in Redis with limits in memory: processor time, throughput, calls.
     Stores(stores::Stores),
+    /// Measure what a refusal costs: 429 with limits in memory and in Redis, 401.
+    Refusals(refusals::Refusals),
 }
 
 #[derive(Args)]
@@ -261,6 +264,10 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Stores(stores) => {
             process::pin_self(stores.load_core)?;
             conclude(stores.out.clone(), stores.run())
+        }
+        Verb::Refusals(refusals) => {
+            process::pin_self(refusals.load_core)?;
+            conclude(refusals.out.clone(), refusals.run())
         }
     }
 }
