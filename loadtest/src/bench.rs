@@ -106,6 +106,11 @@ impl Bench {
         self.upstream
     }
 
+    /// For files of other programs.
+    pub fn scratch(&self) -> &Scratch {
+        &self.scratch
+    }
+
     /// Starts a Redis of this bench.
     pub async fn redis(&self) -> Result<Redis> {
         Redis::start(self.cores.map(|cores| cores.load), &self.scratch).await

@@ -4,12 +4,17 @@
 //! Reading order: [`compare`] is the method, [`load`] and [`streams`] the generators, [`provider`] and
 //! [`passthrough`] what stands behind and beside the gateway, [`process`] the measuring, [`http`] the wire.
 
+mod balancer;
 mod bench;
+mod cluster;
 mod compare;
 mod connection;
 mod gateway;
 mod http;
+mod limits;
 mod load;
+mod open;
+mod pace;
 mod passthrough;
 mod process;
 mod provider;
@@ -54,6 +59,8 @@ enum Verb {
     Streams(Streams),
     /// Compare the gateway with the yardstick: processor time a request, memory, streams.
     Compare(Compare),
+    /// Check that a limit holds across gateways: never more than allowed, and nobody refused below it.
+    Limits(limits::Limits),
     /// Compare limits in Redis with limits in memory: processor time, throughput, calls.
     Stores(stores::Stores),
     /// Measure what a refusal costs: 429 with limits in memory and in Redis, 401.
@@ -261,6 +268,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
             let plan = arguments.plan()?;
             conclude(out, async { Ok(Report::sound(plan.run().await?)) })
         }
+        Verb::Limits(limits) => conclude(limits.out.clone(), limits.run()),
         Verb::Stores(stores) => {
             process::pin_self(stores.load_core)?;
             conclude(stores.out.clone(), stores.run())
