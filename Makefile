@@ -1,6 +1,6 @@
 # What people and CI run. Needs Rust and make; tests/prepare.sh sees to the rest.
 
-.PHONY: help run test check bench docs
+.PHONY: help run test check bench soak docs
 
 # `make` alone: this list.
 help:
@@ -8,6 +8,7 @@ help:
 	@echo 'make test    all tests, the official SDKs included'
 	@echo 'make check   format, lints, documentation, licences'
 	@echo 'make bench   compare with a bare Pingora pass-through; takes minutes, needs two idle cores'
+	@echo 'make soak    limits under load: two and three gateways that share a Redis, and what limits cost; ten minutes'
 	@echo 'make docs    write the generated pages of docs/ anew'
 
 # Builds the release (minutes, the first time) and serves the demo until Ctrl-C.
@@ -44,6 +45,17 @@ bench:
 	@tests/prepare.sh build
 	cargo build --release --workspace --locked
 	"$${CARGO_TARGET_DIR:-target}"/release/loadtest compare --gateway "$${CARGO_TARGET_DIR:-target}"/release/tollgate --streams
+
+# Limits hold across gateways, to the request; then what they cost in memory and in Redis, and what a refusal costs.
+soak: loadtest = "$${CARGO_TARGET_DIR:-target}"/release/loadtest
+soak: gateway = --gateway "$${CARGO_TARGET_DIR:-target}"/release/tollgate
+soak:
+	@tests/prepare.sh soak
+	cargo build --release --workspace --locked
+	$(loadtest) limits $(gateway) --nodes 2 --seconds 120
+	$(loadtest) limits $(gateway) --nodes 3 --seconds 120
+	$(loadtest) stores $(gateway)
+	$(loadtest) refusals $(gateway)
 
 # The tests that compare the generated pages write them instead.
 docs:

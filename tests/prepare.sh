@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes sure of what a build (`prepare.sh build`), the tests (`prepare.sh test`) or the lints
-# (`prepare.sh check`) need beside Rust.
+# Makes sure of what a build (`prepare.sh build`), the tests (`prepare.sh test`), the lints
+# (`prepare.sh check`) or the load on several gateways (`prepare.sh soak`) need beside Rust.
 # Only what is missing is installed: by apt-get as root; anyone else is told what to install.
 set -eu
 
@@ -20,6 +20,12 @@ if [ "${1:-build}" = test ]; then
     need curl curl       # the README's first request
     need redis-server redis-server # tests start servers of their own,
     need setpriv util-linux        # which end with them
+fi
+if [ "${1:-build}" = soak ]; then
+    # Where these are, though not every user's PATH names it.
+    PATH=$PATH:/usr/local/sbin:/usr/sbin
+    need redis-server redis-server # the limits that gateways share
+    need haproxy haproxy           # what spreads requests over them
 fi
 [ -n "$missing" ] || exit 0
 
