@@ -1,8 +1,10 @@
-//! Measures Tollgate against a bare Pingora pass-through: `loadtest compare --gateway PATH`.
+//! Measures Tollgate against a bare Pingora pass-through: `loadtest compare --gateway PATH`; and its limits,
+//! across gateways too: `loadtest limits`, `stores`, `refusals`.
 //! The parts can be run by hand: a fake provider, the pass-through, a closed loop of requests, many streams.
 //!
-//! Reading order: [`compare`] is the method, [`load`] and [`streams`] the generators, [`provider`] and
-//! [`passthrough`] what stands behind and beside the gateway, [`process`] the measuring, [`http`] the wire.
+//! Reading order: [`bench`] is the method, [`compare`], [`stores`] and [`refusals`] apply it; [`limits`] judges a
+//! [`cluster`]. [`load`], [`open`] and [`streams`] are the generators, [`provider`], [`passthrough`], [`redis`] and
+//! [`balancer`] what stands behind and beside the gateway, [`process`] the measuring, [`http`] the wire.
 
 mod balancer;
 mod bench;
