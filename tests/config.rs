@@ -357,8 +357,13 @@ async fn serve_says_where_it_listens_and_its_example_works() {
     let rest = metrics.strip_prefix("http://").unwrap();
     let (at, page) = rest.split_once('/').unwrap();
     let mut scrape = Client::connect(at.parse().unwrap()).await;
-    let page = scrape.get(&format!("/{page}"), "").await;
-    assert!(page.text().contains("tollgate_requests_total"));
+    // The request is counted when its answer has gone out, which is a moment before it is here.
+    let counted = async {
+        let path = format!("/{page}");
+        while !scrape.get(&path, "").await.text().contains("tollgate_requests_total") {}
+    };
+    let counted = tokio::time::timeout(Duration::from_secs(10), counted).await;
+    assert!(counted.is_ok(), "the request is not in the metrics");
 
     let (code, log) = served.stop();
     assert_eq!(code, Some(0));
