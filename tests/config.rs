@@ -360,7 +360,12 @@ async fn serve_says_where_it_listens_and_its_example_works() {
     // The request is counted when its answer has gone out, which is a moment before it is here.
     let counted = async {
         let path = format!("/{page}");
-        while !scrape.get(&path, "").await.text().contains("tollgate_requests_total") {}
+        while !scrape
+            .get(&path, "")
+            .await
+            .text()
+            .contains("tollgate_requests_total")
+        {}
     };
     let counted = tokio::time::timeout(Duration::from_secs(10), counted).await;
     assert!(counted.is_ok(), "the request is not in the metrics");
