@@ -156,12 +156,11 @@ async fn a_redis_that_hangs() {
     assert!(statuses.keys().eq(&[200]), "{statuses:?}");
     // Places that were taken while it hung are given back.
     let holds = async {
-        while redis
+        while !redis
             .command(&["KEYS", "tollgate:*:h:*"])
             .await
             .array()
-            .len()
-            > 0
+            .is_empty()
         {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -367,12 +366,7 @@ async fn an_outage_is_told_once_and_its_end_too() {
         .await
         .ok();
     let ended = until_line("Redis is back").await;
-    // At most what changed about the outage; no line for each try.
-    assert!(ended.len() <= 4, "{ended:#?}");
-    assert!(
-        !ended.iter().any(|line| line.contains("Redis is away")),
-        "{ended:#?}"
-    );
+    assert_eq!(ended.len(), 1, "one line for all tries: {ended:#?}");
     // SIGTERM, so that it leaves in good order.
     let id = child.id().to_string();
     Command::new("kill").args(["-TERM", &id]).status().unwrap();

@@ -7,6 +7,7 @@ use super::redis::Shared;
 use super::settling::{self, Ended, Settling};
 use super::{Ask, Denial, Grant, Hold, Limits, Reading, Reason, Settle, Subject};
 use crate::record::limits::LimitMetrics;
+use crate::store::link::Away;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Receiver;
@@ -120,15 +121,18 @@ impl Limiter {
 
     async fn in_redis(&self, backend: &Backend, ask: &Ask) -> Decision {
         let id = ask.limits.settles().then(|| backend.settling.number());
-        let answer = match backend.shared.admit(ask, id).await {
+        let mut unknown = Unknown {
+            settling: &backend.settling,
+            ask,
+            id,
+        };
+        let said = backend.shared.admit(ask, id).await;
+        if matches!(said, Ok(_) | Err(Away::Down)) {
+            unknown.id = None;
+        }
+        let answer = match said {
             Ok(answer) => answer,
-            Err(away) => {
-                if let Some(id) = id.filter(|_| away != crate::store::link::Away::Down) {
-                    // It may have been admitted there all the same: its place is given back.
-                    backend.settling.ended(ask.clone(), id, 0, 0);
-                }
-                return self.while_away(backend, ask);
-            }
+            Err(_) => return self.while_away(backend, ask),
         };
         let denial = answer.denial(&ask.limits);
         let begun = denial.is_none() && id.is_some();
@@ -199,6 +203,22 @@ impl Limiter {
             }
             self.memory.sweep(self.clock.now());
             self.metrics.tracked.set(self.memory.tracked() as i64);
+        }
+    }
+}
+
+/// An admission of which nobody knows whether Redis did it: no answer came, or nobody waits for it any
+/// more. Its place is given back.
+struct Unknown<'a> {
+    settling: &'a Settling,
+    ask: &'a Ask,
+    id: Option<u64>,
+}
+
+impl Drop for Unknown<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.settling.ended(self.ask.clone(), id, 0, 0);
         }
     }
 }

@@ -139,8 +139,8 @@ impl Link {
             return Err(Away::Down);
         };
         let begun = Instant::now();
-        let mut connection = Connection::clone(&connection);
-        let answer = timeout(DEADLINE, connection.send(command)).await;
+        let mut handle = Connection::clone(&connection);
+        let answer = timeout(DEADLINE, handle.send(command)).await;
         let took = begun.elapsed();
         let (end, why) = match answer {
             Ok(Ok(value)) => {
@@ -155,7 +155,7 @@ impl Link {
             Ok(Err(error)) => {
                 if self.is_fatal(&error) {
                     self.metrics.error("failed");
-                    self.give_up(&said(&error));
+                    self.give_up(&connection, &said(&error));
                     return Err(Away::Failed);
                 }
                 (Away::Failed, said(&error))
@@ -170,7 +170,7 @@ impl Link {
             _ => "failed",
         });
         if self.count(counted) {
-            self.give_up(&why);
+            self.give_up(&connection, &why);
         } else {
             log::debug!("store: Redis, {}: {why}", function.as_str());
         }
@@ -181,9 +181,14 @@ impl Link {
         self.breaker.count(end, self.started.elapsed().as_secs())
     }
 
-    /// Gives the connection up: from now on calls fail at once, until the supervisor has a new one.
-    pub(super) fn give_up(&self, why: &str) {
-        if self.connection.swap(None).is_some() {
+    /// Gives a connection up, if it is still the one in use: from now on calls fail at once, until the
+    /// supervisor has a new one.
+    pub(super) fn give_up(&self, used: &Arc<Connection>, why: &str) {
+        let before = self.connection.compare_and_swap(used, None);
+        if before
+            .as_ref()
+            .is_some_and(|before| Arc::ptr_eq(before, used))
+        {
             self.metrics.breaker(Breaking::Open);
             *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = why.to_owned();
             self.lost.notify_one();

@@ -24,6 +24,9 @@ const ANNOUNCE: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_millis(800);
 
+/// While it is away, the log tells so again after this time, with the reason of the moment.
+const REMIND: Duration = Duration::from_secs(60);
+
 /// A try takes no longer than this.
 const TRY: Duration = Duration::from_millis(600);
 
@@ -61,14 +64,14 @@ impl Link {
     async fn watch(&self) {
         let mut ticks = interval(ANNOUNCE);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while self.up() {
+        while let Some(used) = self.connection.load_full() {
             tokio::select! {
                 () = self.lost.notified() => {}
                 _ = ticks.tick() => match self.announce(LIFE).await {
                     Ok(()) | Err(Away::Down) => {}
                     // Nobody else may be calling: one try that fails is enough to look closer.
-                    Err(Away::TimedOut) => self.give_up("no answer in 40 ms"),
-                    Err(Away::Failed) => self.give_up("it refused to note this node"),
+                    Err(Away::TimedOut) => self.give_up(&used, "no answer in 40 ms"),
+                    Err(Away::Failed) => self.give_up(&used, "it refused to note this node"),
                 },
             }
         }
@@ -77,20 +80,20 @@ impl Link {
     /// Connects, however long it takes.
     async fn bring_up(&self) {
         let since = Instant::now();
-        let mut why = self
+        let why = self
             .reason
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         log::warn!("store: Redis is away ({why}); {}", self.consequence);
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut told) = (FIRST_PAUSE, since);
         loop {
             self.metrics.breaker(Breaking::Probing);
             match self.reconnect().await {
                 Ok(()) => break,
-                Err(now) if now != why => {
-                    log::warn!("store: Redis is still away ({now})");
-                    why = now;
+                Err(why) if told.elapsed() >= REMIND => {
+                    log::warn!("store: Redis is still away ({why})");
+                    told = Instant::now();
                 }
                 Err(_) => {}
             }
