@@ -14,6 +14,8 @@ use support::provider::Provider;
 
 /// `limits.body` of the gateway; the scripts send twice as much and expect a refusal.
 const BODY_LIMIT: u64 = 1 << 20;
+/// The key of the plan `slow`, which has one request a second.
+const LIMITED_KEY: &str = "sk-limited-0123456789abcdef0123456789abcdef";
 /// The oldest Node that has all the globals which the SDKs use.
 const NODE: u32 = 20;
 
@@ -174,6 +176,7 @@ async fn pass(program: PathBuf, script: &str, prefix: &'static str) {
         )
         .env("BASE_URL", gateway.url())
         .env("KEY", KEY)
+        .env("LIMITED_KEY", LIMITED_KEY)
         .env("BODY_LIMIT", BODY_LIMIT.to_string())
         .env("SCENARIO_PREFIX", prefix)
         .env("TOLLGATE_SDK_DIR", sdk_dir())
@@ -270,10 +273,13 @@ fn configuration(provider: &Provider) -> String {
     ];
     let keys = format!(
         "limits: {{ body: 1MiB }}
-plans: {{ all: {{ models: {open:?} }} }}
-keys: [{{ name: test, account: acme, project: default, sha256: {:?} }}]
+plans: {{ all: {{ models: {open:?} }}, slow: {{ requests_per_minute: 60, burst: 1, models: [\"*\"] }} }}
+keys:
+  - {{ name: test, account: acme, project: default, sha256: {:?} }}
+  - {{ name: limited, account: acme, project: default, plan: slow, sha256: {:?} }}
 ",
-        sha256(KEY)
+        sha256(KEY),
+        sha256(LIMITED_KEY)
     );
     complete(&format!("{providers}{models}{keys}"))
 }

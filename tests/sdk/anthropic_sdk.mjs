@@ -1,7 +1,7 @@
 // The official Anthropic SDK for TypeScript against the gateway. Environment: see runner.mjs.
 
 import assert from "node:assert/strict";
-import { BASE_URL, BODY_LIMIT, DIRECT, KEY, PREFIX, TEXT, collect, gateway, load, main, raises, test, versionOf, wire } from "./runner.mjs";
+import { BASE_URL, BODY_LIMIT, DIRECT, KEY, LIMITED_KEY, PREFIX, TEXT, atOnce, collect, gateway, limited, load, main, raises, rateLimits, test, toldToWait, versionOf, waitsAsTold, wire } from "./runner.mjs";
 
 const { default: Anthropic } = load("@anthropic-ai/sdk");
 const ROOT = DIRECT ? BASE_URL : `${BASE_URL}/anthropic`;
@@ -219,6 +219,41 @@ gateway("error in mid-stream", async () => {
     const helper = () => client().messages.stream({ model: PREFIX + model, ...ask }).finalMessage();
     await raises(Anthropic.AnthropicError, helper);
   }
+});
+
+// Rate limits
+
+const patient = () => client({ apiKey: LIMITED_KEY, maxRetries: 2 });
+
+function limits(headers) {
+  rateLimits(headers, { limit: "x-ratelimit-limit", remaining: "x-ratelimit-remaining", reset: "x-ratelimit-reset" });
+  const name = "anthropic-ratelimit-requests";
+  rateLimits(headers, { limit: `${name}-limit`, remaining: `${name}-remaining`, reset: `${name}-reset` });
+}
+
+limited("rate limit: waits as told", async () => {
+  const c = patient();
+  await waitsAsTold(async () => assert.equal((await say("claude-test", {}, {}, c)).content[0].text, TEXT));
+  assert.deepEqual(wire.requests.map((request) => request.headers.get("x-stainless-retry-count")), ["0", "1"]);
+});
+
+limited("rate limit: throws", async () => {
+  const c = patient();
+  const impatient = () => say("claude-test", {}, { maxRetries: 0 }, c).catch((error) => error);
+  const error = await atOnce(() => say("claude-test", {}, {}, c), impatient);
+  assert.ok(error instanceof Anthropic.RateLimitError, `not refused: ${error.message ?? "an answer"}`);
+  statusError(error, 429, "rate_limit_error", "rate_limit_exceeded");
+  toldToWait(error.headers);
+  limits(error.headers);
+});
+
+limited("rate limit: headers", async () => {
+  assert.equal((await say("claude-test", {}, {}, patient())).content[0].text, TEXT);
+  limits(wire.responses.at(-1).headers);
+  const events = await collect(say("claude-test", { stream: true }, {}, patient()));
+  assert.equal(events.map((event) => event.delta?.text ?? "").join(""), TEXT);
+  assert.match(wire.responses.at(-1).headers.get("content-type"), /^text\/event-stream/);
+  limits(wire.responses.at(-1).headers);
 });
 
 await main(`anthropic-typescript ${versionOf("@anthropic-ai/sdk")}`);

@@ -9,7 +9,8 @@ from anthropic import Anthropic, DefaultHttpxClient, Omit
 
 sys.dont_write_bytecode = True
 from runner import (
-    BASE_URL, BODY_LIMIT, DIRECT, KEY, PREFIX, RATE_LIMITS, TEXT, Wire, equal, gateway, main, raises, test,
+    BASE_URL, BODY_LIMIT, DIRECT, KEY, LIMITED_KEY, PREFIX, TEXT, Wire, at_once, equal, gateway, limited, main, raises,
+    rate_limits, test, told_to_wait, waits_as_told,
 )
 
 wire = Wire()
@@ -72,11 +73,7 @@ def messages():
 def messages_headers():
     say()
     headers = wire.responses[-1].headers
-    names = ["x-request-id", "request-id"]
-    if RATE_LIMITS:
-        names += ["x-ratelimit-limit", "anthropic-ratelimit-requests-limit", "anthropic-ratelimit-requests-remaining",
-                  "anthropic-ratelimit-requests-reset"]
-    for name in names:
+    for name in ("x-request-id", "request-id"):
         assert headers.get(name), f"no {name}"
 
 
@@ -334,6 +331,52 @@ def error_mid_stream():
         with raises(anthropic.APIStatusError):
             with client().messages.stream(model=PREFIX + model, max_tokens=64, messages=HELLO) as stream:
                 stream.get_final_message()
+
+
+# Rate limits
+
+
+def patient():
+    return client(api_key=LIMITED_KEY, max_retries=2)
+
+
+def limits(headers):
+    rate_limits(headers, "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
+    rate_limits(headers, *(f"anthropic-ratelimit-requests-{what}" for what in ("limit", "remaining", "reset")))
+
+
+@limited
+def rate_limit_waits_as_told():
+    c = patient()
+    waits_as_told(wire, lambda: equal(say(c=c).content[0].text, TEXT))
+    equal([request.headers["x-stainless-retry-count"] for request in wire.requests], ["0", "1"])
+
+
+@limited
+def rate_limit_raises():
+    c = patient()
+
+    def impatient():
+        try:
+            return say(c=c.with_options(max_retries=0))
+        except anthropic.RateLimitError as error:
+            return error
+
+    error = at_once(wire, lambda: say(c=c), impatient)
+    assert isinstance(error, anthropic.RateLimitError), f"not refused: {error}"
+    status_error(error, 429, "rate_limit_error", "rate_limit_exceeded")
+    told_to_wait(error.response.headers)
+    limits(error.response.headers)
+
+
+@limited
+def rate_limit_headers():
+    equal(say(c=patient()).content[0].text, TEXT)
+    limits(wire.responses[-1].headers)
+    events = list(say(c=patient(), stream=True))
+    equal("".join(event.delta.text for event in events if event.type == "content_block_delta"), TEXT)
+    assert wire.responses[-1].headers["content-type"].startswith("text/event-stream")
+    limits(wire.responses[-1].headers)
 
 
 if __name__ == "__main__":

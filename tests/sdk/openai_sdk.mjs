@@ -1,7 +1,7 @@
 // The official OpenAI SDK for Node against the gateway. Environment: see runner.mjs.
 
 import assert from "node:assert/strict";
-import { BASE_URL, BODY_LIMIT, DIRECT, KEY, PREFIX, RATE_LIMITS, SPEECH, TEXT, collect, gateway, load, main, raises, test, versionOf, wire } from "./runner.mjs";
+import { BASE_URL, BODY_LIMIT, DIRECT, KEY, LIMITED_KEY, PREFIX, SPEECH, TEXT, atOnce, collect, gateway, limited, load, main, raises, rateLimits, test, toldToWait, versionOf, waitsAsTold, wire } from "./runner.mjs";
 
 const { default: OpenAI, toFile } = load("openai");
 
@@ -47,7 +47,6 @@ test("chat stream", async () => {
   const { headers } = wire.responses.at(-1);
   assert.match(headers.get("content-type"), /^text\/event-stream/);
   if (!DIRECT) assert.ok(headers.get("x-request-id"), "no x-request-id on a stream");
-  if (RATE_LIMITS) assert.ok(headers.get("x-ratelimit-limit"), "no x-ratelimit-limit on a stream");
 });
 
 test("chat stream usage", async () => {
@@ -269,6 +268,49 @@ test("echo", async () => {
   assert.deepEqual(seen.body.unknown, { field: [1, 2.5, null] });
   assert.ok(seen.path.endsWith("/chat/completions?trace=1"), seen.path);
   if (!DIRECT) assert.ok(!answer.choices[0].message.content.includes(KEY), "the client's key reached the provider");
+});
+
+// Rate limits
+
+const patient = () => client({ apiKey: LIMITED_KEY, maxRetries: 2 });
+
+function limits(headers) {
+  rateLimits(headers, { limit: "x-ratelimit-limit", remaining: "x-ratelimit-remaining", reset: "x-ratelimit-reset" });
+  const names = { limit: "x-ratelimit-limit-requests", remaining: "x-ratelimit-remaining-requests", reset: "x-ratelimit-reset-requests" };
+  rateLimits(headers, names, duration);
+}
+
+/** The seconds of `6m0s`, `1s` or `120ms`. */
+function duration(text) {
+  const parts = /^(?=.)(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?$/.exec(text);
+  assert.ok(parts, `not a duration: ${text}`);
+  const [hours, minutes, seconds, milliseconds] = parts.slice(1).map((part) => Number(part ?? 0));
+  return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000;
+}
+
+limited("rate limit: waits as told", async () => {
+  const c = patient();
+  await waitsAsTold(async () => assert.equal((await say("gpt-test", {}, {}, c)).choices[0].message.content, TEXT));
+  assert.deepEqual(wire.requests.map((request) => request.headers.get("x-stainless-retry-count")), ["0", "1"]);
+});
+
+limited("rate limit: throws", async () => {
+  const c = patient();
+  const impatient = () => say("gpt-test", {}, { maxRetries: 0 }, c).catch((error) => error);
+  const error = await atOnce(() => say("gpt-test", {}, {}, c), impatient);
+  assert.ok(error instanceof OpenAI.RateLimitError, `not refused: ${error.message ?? "an answer"}`);
+  statusError(error, 429, "rate_limit_exceeded", "rate_limit_error");
+  toldToWait(error.headers);
+  limits(error.headers);
+});
+
+limited("rate limit: headers", async () => {
+  assert.equal((await say("gpt-test", {}, {}, patient())).choices[0].message.content, TEXT);
+  limits(wire.responses.at(-1).headers);
+  const chunks = await collect(say("gpt-test", { stream: true }, {}, patient()));
+  assert.equal(chunks.map((chunk) => chunk.choices[0].delta.content ?? "").join(""), TEXT);
+  assert.match(wire.responses.at(-1).headers.get("content-type"), /^text\/event-stream/);
+  limits(wire.responses.at(-1).headers);
 });
 
 await main(`openai-node ${versionOf("openai")}`);

@@ -5,6 +5,7 @@ Above 400 lines: one test for each promise of the surface, of which the SDK cove
 
 import base64
 import json
+import re
 import struct
 import sys
 import time
@@ -15,7 +16,8 @@ from openai import DefaultHttpxClient, Omit, OpenAI
 
 sys.dont_write_bytecode = True
 from runner import (
-    BASE_URL, BODY_LIMIT, DIRECT, KEY, PREFIX, RATE_LIMITS, SPEECH, TEXT, Wire, equal, gateway, main, raises, test,
+    BASE_URL, BODY_LIMIT, DIRECT, KEY, LIMITED_KEY, PREFIX, SPEECH, TEXT, Wire, at_once, equal, gateway, limited, main,
+    raises, rate_limits, test, told_to_wait, waits_as_told,
 )
 
 wire = Wire()
@@ -78,11 +80,7 @@ def chat():
 def chat_headers():
     say()
     headers = wire.responses[-1].headers
-    names = ["x-request-id", "request-id"]
-    if RATE_LIMITS:
-        names += ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "x-ratelimit-limit-requests",
-                  "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"]
-    for name in names:
+    for name in ("x-request-id", "request-id"):
         assert headers.get(name), f"no {name}"
 
 
@@ -105,7 +103,6 @@ def chat_stream():
     if not DIRECT:
         equal(headers.get("x-accel-buffering"), "no", "x-accel-buffering")
         assert headers.get("x-request-id"), "no x-request-id on a stream"
-        assert headers.get("x-ratelimit-limit") or not RATE_LIMITS, "no x-ratelimit-limit on a stream"
 
 
 @test
@@ -459,6 +456,60 @@ def echo():
     assert seen["path"].endswith("/chat/completions?trace=1"), seen["path"]
     if not DIRECT:
         assert KEY not in answer.choices[0].message.content, "the client's key reached the provider"
+
+
+# Rate limits
+
+
+def patient():
+    return client(api_key=LIMITED_KEY, max_retries=2)
+
+
+def limits(headers):
+    rate_limits(headers, "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
+    names = [f"x-ratelimit-{what}-requests" for what in ("limit", "remaining", "reset")]
+    rate_limits(headers, *names, read_reset=duration)
+
+
+def duration(text):
+    """The seconds of `6m0s`, `1s` or `120ms`."""
+    parts = re.fullmatch(r"(?=.)(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?", text)
+    assert parts, f"not a duration: {text}"
+    return sum(float(part or 0) * unit for part, unit in zip(parts.groups(), (3600, 60, 1, 0.001)))
+
+
+@limited
+def rate_limit_waits_as_told():
+    c = patient()
+    waits_as_told(wire, lambda: equal(say(c=c).choices[0].message.content, TEXT))
+    equal([request.headers["x-stainless-retry-count"] for request in wire.requests], ["0", "1"])
+
+
+@limited
+def rate_limit_raises():
+    c = patient()
+
+    def impatient():
+        try:
+            return say(c=c.with_options(max_retries=0))
+        except openai.RateLimitError as error:
+            return error
+
+    error = at_once(wire, lambda: say(c=c), impatient)
+    assert isinstance(error, openai.RateLimitError), f"not refused: {error}"
+    status_error(error, 429, "rate_limit_exceeded", "rate_limit_error")
+    told_to_wait(error.response.headers)
+    limits(error.response.headers)
+
+
+@limited
+def rate_limit_headers():
+    equal(say(c=patient()).choices[0].message.content, TEXT)
+    limits(wire.responses[-1].headers)
+    chunks = list(say(c=patient(), stream=True))
+    equal("".join(chunk.choices[0].delta.content or "" for chunk in chunks), TEXT)
+    assert wire.responses[-1].headers["content-type"].startswith("text/event-stream")
+    limits(wire.responses[-1].headers)
 
 
 if __name__ == "__main__":
