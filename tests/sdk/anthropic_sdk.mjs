@@ -223,7 +223,7 @@ gateway("error in mid-stream", async () => {
 
 // Rate limits
 
-const patient = () => client({ apiKey: LIMITED_KEY, maxRetries: 2 });
+const patient = (options = {}) => client({ apiKey: LIMITED_KEY, maxRetries: 2, ...options });
 
 function limits(headers) {
   rateLimits(headers, { limit: "x-ratelimit-limit", remaining: "x-ratelimit-remaining", reset: "x-ratelimit-reset" });
@@ -253,6 +253,8 @@ limited("rate limit: headers", async () => {
   const events = await collect(say("claude-test", { stream: true }, {}, patient()));
   assert.equal(events.map((event) => event.delta?.text ?? "").join(""), TEXT);
   assert.match(wire.responses.at(-1).headers.get("content-type"), /^text\/event-stream/);
+  limits(wire.responses.at(-1).headers);
+  await say("claude-test", {}, {}, patient({ baseURL: BASE_URL })); // the mount of the other SDK
   limits(wire.responses.at(-1).headers);
 });
 

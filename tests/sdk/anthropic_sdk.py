@@ -336,8 +336,8 @@ def error_mid_stream():
 # Rate limits
 
 
-def patient():
-    return client(api_key=LIMITED_KEY, max_retries=2)
+def patient(**options):
+    return client(api_key=LIMITED_KEY, max_retries=2, **options)
 
 
 def limits(headers):
@@ -376,6 +376,8 @@ def rate_limit_headers():
     events = list(say(c=patient(), stream=True))
     equal("".join(event.delta.text for event in events if event.type == "content_block_delta"), TEXT)
     assert wire.responses[-1].headers["content-type"].startswith("text/event-stream")
+    limits(wire.responses[-1].headers)
+    say(c=patient(base_url=BASE_URL))  # the mount of the other SDK
     limits(wire.responses[-1].headers)
 
 
