@@ -5,46 +5,94 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use clap::{Args, value_parser};
 use tokio::time::sleep;
 
 use crate::Result;
 use crate::bench::{self, Bench, Cores, Proxy, WARM_UP, chat};
-use crate::gateway::{Client, Limits, MODEL};
-use crate::process::processor;
-use crate::report::{self, Requests, Samples, Streaming};
+use crate::gateway::{Client, KEY, Limits, MODEL};
+use crate::process::{existing, processor};
+use crate::report::{self, Report, Requests, Samples, Streaming};
 use crate::streams::Streams;
 
-/// What to compare, and how.
-pub struct Plan {
-    /// The gateway's program; without one, a second pass-through shows the noise.
-    pub gateway: Option<PathBuf>,
-    /// The key that requests carry.
-    pub key: String,
-    /// Whether the gateway's plan has limits.
-    pub limits: bool,
-    /// Who runs where.
-    pub cores: Cores,
+/// The command line.
+#[derive(Args)]
+pub struct Compare {
+    /// The gateway's program, run as `PATH serve --config FILE`.
+    #[arg(long, required_unless_present = "control")]
+    gateway: Option<PathBuf>,
+    /// Compare the yardstick with itself: how much of a ratio is noise.
+    #[arg(long, conflicts_with = "gateway")]
+    control: bool,
+    /// The key to send; its hash goes into the gateway's configuration.
+    #[arg(long, default_value = KEY)]
+    key: String,
+    /// Give the plan limits that are too high to be reached: what checking them costs.
+    #[arg(long)]
+    limits: bool,
     /// How many times A B B A.
-    pub rounds: u32,
+    #[arg(long, default_value_t = 4, value_parser = value_parser!(u32).range(1..=100))]
+    rounds: u32,
     /// Requests a turn; 0 leaves the request part out.
-    pub requests: u64,
+    #[arg(long, default_value_t = 40_000, value_parser = value_parser!(u64).range(0..=10_000_000))]
+    requests: u64,
     /// Connections of the closed loop.
-    pub connections: u64,
+    #[arg(long, default_value_t = 32, value_parser = value_parser!(u64).range(1..=10_000))]
+    connections: u64,
+    /// Also compare under so many streams at a time.
+    #[arg(long, num_args = 0..=1, default_missing_value = "500", value_parser = value_parser!(u32).range(1..=20_000))]
+    streams: Option<u32>,
+    /// How long a stream lasts.
+    #[arg(long, default_value_t = 20, value_parser = value_parser!(u64).range(1..=600))]
+    stream_seconds: u64,
+    /// How many times A B B A with streams.
+    #[arg(long, default_value_t = 1, value_parser = value_parser!(u32).range(1..=20))]
+    stream_rounds: u32,
+    /// Milliseconds between two events of a stream.
+    #[arg(long, default_value_t = 50, value_parser = value_parser!(u64).range(1..=1_000))]
+    interval_ms: u64,
+    /// The core of the proxies.
+    #[arg(long, default_value_t = 0)]
+    proxy_core: usize,
+    /// The core of generator and provider.
+    #[arg(long, default_value_t = 1)]
+    pub load_core: usize,
+    /// Also write the report to this file.
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+}
+
+/// What to compare, and how.
+struct Plan {
+    /// The gateway's program; without one, a second pass-through shows the noise.
+    gateway: Option<PathBuf>,
+    /// The key that requests carry.
+    key: String,
+    /// Whether the gateway's plan has limits.
+    limits: bool,
+    /// Who runs where.
+    cores: Cores,
+    /// How many times A B B A.
+    rounds: u32,
+    /// Requests a turn; 0 leaves the request part out.
+    requests: u64,
+    /// Connections of the closed loop.
+    connections: u64,
     /// The stream part, if wanted.
-    pub streams: Option<StreamPlan>,
+    streams: Option<StreamPlan>,
 }
 
 /// The stream part.
 #[derive(Clone, Copy)]
-pub struct StreamPlan {
+struct StreamPlan {
     /// Streams at a time.
-    pub streams: u32,
+    streams: u32,
     /// How long each lasts, in seconds.
-    pub seconds: u64,
+    seconds: u64,
     /// Milliseconds between two events of a stream.
-    pub interval_ms: u64,
+    interval_ms: u64,
     /// How many times A B B A.
-    pub rounds: u32,
+    rounds: u32,
 }
 
 /// Which of the two.
@@ -64,9 +112,53 @@ struct Comparison {
     client: [Client; 1],
 }
 
+impl Compare {
+    /// Measures and reports.
+    pub async fn run(self) -> Result<Report> {
+        let Compare {
+            gateway,
+            control: _,
+            key,
+            limits,
+            rounds,
+            requests,
+            connections,
+            streams,
+            stream_seconds: seconds,
+            stream_rounds,
+            interval_ms,
+            proxy_core,
+            load_core,
+            out: _,
+        } = self;
+        let streams = streams.map(|streams| StreamPlan {
+            streams,
+            seconds,
+            interval_ms,
+            rounds: stream_rounds,
+        });
+        let gateway = gateway.map(existing).transpose()?;
+        let cores = Cores {
+            proxy: proxy_core,
+            load: load_core,
+        };
+        let plan = Plan {
+            gateway,
+            key,
+            limits,
+            cores,
+            rounds,
+            requests,
+            connections,
+            streams,
+        };
+        Ok(Report::sound(plan.run().await?))
+    }
+}
+
 impl Plan {
     /// Measures and returns the report.
-    pub async fn run(self) -> Result<String> {
+    async fn run(self) -> Result<String> {
         let limits = match self.limits {
             true => Limits::high(),
             false => Limits::default(),

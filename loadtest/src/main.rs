@@ -60,7 +60,7 @@ enum Verb {
     /// Read many event streams at once and measure the delay of each event.
     Streams(Streams),
     /// Compare the gateway with the yardstick: processor time a request, memory, streams.
-    Compare(Compare),
+    Compare(compare::Compare),
     /// Check that a limit holds across gateways: never more than allowed, and nobody refused below it.
     Limits(limits::Limits),
     /// Compare limits in Redis with limits in memory: processor time, throughput, calls.
@@ -152,52 +152,6 @@ struct Streams {
     interval_ms: u64,
 }
 
-#[derive(Args)]
-struct Compare {
-    /// The gateway's program, run as `PATH serve --config FILE`.
-    #[arg(long, required_unless_present = "control")]
-    gateway: Option<PathBuf>,
-    /// Compare the yardstick with itself: how much of a ratio is noise.
-    #[arg(long, conflicts_with = "gateway")]
-    control: bool,
-    /// The key to send; its hash goes into the gateway's configuration.
-    #[arg(long, default_value = gateway::KEY)]
-    key: String,
-    /// Give the plan limits that are too high to be reached: what checking them costs.
-    #[arg(long)]
-    limits: bool,
-    /// How many times A B B A.
-    #[arg(long, default_value_t = 4, value_parser = value_parser!(u32).range(1..=100))]
-    rounds: u32,
-    /// Requests a turn; 0 leaves the request part out.
-    #[arg(long, default_value_t = 40_000, value_parser = value_parser!(u64).range(0..=10_000_000))]
-    requests: u64,
-    /// Connections of the closed loop.
-    #[arg(long, default_value_t = 32, value_parser = value_parser!(u64).range(1..=10_000))]
-    connections: u64,
-    /// Also compare under so many streams at a time.
-    #[arg(long, num_args = 0..=1, default_missing_value = "500", value_parser = value_parser!(u32).range(1..=20_000))]
-    streams: Option<u32>,
-    /// How long a stream lasts.
-    #[arg(long, default_value_t = 20, value_parser = value_parser!(u64).range(1..=600))]
-    stream_seconds: u64,
-    /// How many times A B B A with streams.
-    #[arg(long, default_value_t = 1, value_parser = value_parser!(u32).range(1..=20))]
-    stream_rounds: u32,
-    /// Milliseconds between two events of a stream.
-    #[arg(long, default_value_t = 50, value_parser = value_parser!(u64).range(1..=1_000))]
-    interval_ms: u64,
-    /// The core of the proxies.
-    #[arg(long, default_value_t = 0)]
-    proxy_core: usize,
-    /// The core of generator and provider.
-    #[arg(long, default_value_t = 1)]
-    load_core: usize,
-    /// Also write the report to this file.
-    #[arg(long)]
-    out: Option<PathBuf>,
-}
-
 fn main() -> ExitCode {
     match run(Arguments::parse().verb) {
         Ok(code) => code,
@@ -264,11 +218,9 @@ fn run(verb: Verb) -> Result<ExitCode> {
                 outcome.lost > 0 || outcome.first_error.is_some(),
             )))
         }
-        Verb::Compare(arguments) => {
-            process::pin_self(arguments.load_core)?;
-            let out = arguments.out.clone();
-            let plan = arguments.plan()?;
-            conclude(out, async { Ok(Report::sound(plan.run().await?)) })
+        Verb::Compare(compare) => {
+            process::pin_self(compare.load_core)?;
+            conclude(compare.out.clone(), compare.run())
         }
         Verb::Limits(limits) => conclude(limits.out.clone(), limits.run()),
         Verb::Stores(stores) => {
@@ -355,48 +307,6 @@ impl Load {
             until,
             expect,
             answer,
-        })
-    }
-}
-
-impl Compare {
-    fn plan(self) -> Result<compare::Plan> {
-        let Compare {
-            gateway,
-            control: _,
-            key,
-            limits,
-            rounds,
-            requests,
-            connections,
-            streams,
-            stream_seconds: seconds,
-            stream_rounds,
-            interval_ms,
-            proxy_core,
-            load_core,
-            out: _,
-        } = self;
-        let streams = streams.map(|streams| compare::StreamPlan {
-            streams,
-            seconds,
-            interval_ms,
-            rounds: stream_rounds,
-        });
-        let gateway = gateway.map(process::existing).transpose()?;
-        let cores = bench::Cores {
-            proxy: proxy_core,
-            load: load_core,
-        };
-        Ok(compare::Plan {
-            gateway,
-            key,
-            limits,
-            cores,
-            rounds,
-            requests,
-            connections,
-            streams,
         })
     }
 }
