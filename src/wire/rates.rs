@@ -158,10 +158,10 @@ fn span(time: Duration) -> HeaderValue {
         text.push_str(unit);
     };
     let seconds = millis.div_ceil(1000);
-    match millis {
-        0..1000 => part(millis, "ms"),
-        1000..60_000 => part(seconds, "s"),
-        60_000..3_600_000 => {
+    match (millis, seconds) {
+        (0..1000, _) => part(millis, "ms"),
+        (_, ..60) => part(seconds, "s"),
+        (_, ..3600) => {
             part(seconds / 60, "m");
             part(seconds % 60, "s");
         }
@@ -317,7 +317,8 @@ mod tests {
             (120, "120ms"),
             (1000, "1s"),
             (1001, "2s"),
-            (59_001, "60s"),
+            (59_000, "59s"),
+            (59_001, "1m0s"),
             (360_000, "6m0s"),
             (3_600_000, "1h0m0s"),
             (86_400_000, "24h0m0s"),
