@@ -35,7 +35,7 @@ pub(super) fn not_a_flood(ctx: &Context) -> Result<(), Rejection> {
     if flood.allows(ctx.client) {
         return Ok(());
     }
-    ctx.snapshot.recorder.refused(None, "unauthenticated");
+    ctx.snapshot.recorder.refused_unauthenticated();
     let (most, per) = flood.limit();
     let per = per.as_secs();
     Err(Rejection::new(
@@ -68,8 +68,7 @@ pub(super) async fn charged(
     ctx.reading = Some(match &said {
         Ok(grant) => grant.reading(),
         Err(denial) => {
-            let reason = denial.reason.as_str();
-            ctx.snapshot.recorder.refused(Some(plan.place), reason);
+            ctx.snapshot.recorder.refused(plan.place, denial.reason);
             denial.reading
         }
     });

@@ -2,7 +2,9 @@
 
 use super::event::{Event, Outcome};
 use super::metrics::{AttemptEnd, Metrics};
+use crate::limit::Reason;
 use crate::meter::usage::Usage;
+use crate::rejection::Code;
 use crate::route::Operation;
 use ahash::AHashMap;
 use arc_swap::ArcSwap;
@@ -14,6 +16,8 @@ use std::sync::{Arc, OnceLock};
 #[derive(Debug)]
 struct Series {
     answered: IntCounter,
+    /// By code; its status on one surface is always the same.
+    rejected: [OnceLock<IntCounter>; Code::ALL.len()],
     duration: Histogram,
     first_byte: Histogram,
     first_token: OnceLock<Histogram>,
@@ -46,7 +50,7 @@ pub struct Recorder {
     metrics: Arc<Metrics>,
     surfaces: Vec<Arc<str>>,
     models: Vec<Arc<str>>,
-    plans: Vec<Arc<str>>,
+    plans: Vec<(Arc<str>, [OnceLock<IntCounter>; Reason::ALL.len()])>,
     attempts: Vec<(Arc<str>, [OnceLock<IntCounter>; AttemptEnd::COUNT])>,
     series: ArcSwap<AHashMap<Place, Arc<Series>>>,
 }
@@ -61,11 +65,12 @@ impl Recorder {
         providers: Vec<Arc<str>>,
     ) -> Recorder {
         let unused = |name| (name, Default::default());
+        let unused_plan = |name| (name, Default::default());
         Recorder {
             metrics,
             surfaces,
             models,
-            plans,
+            plans: plans.into_iter().map(unused_plan).collect(),
             attempts: providers.into_iter().map(unused).collect(),
             series: ArcSwap::default(),
         }
@@ -83,12 +88,24 @@ impl Recorder {
         }
     }
 
-    /// Counts a request that a limit of this plan refused; without a plan, one that had no key.
-    pub fn refused(&self, plan: Option<usize>, reason: &str) {
-        let plan = plan.and_then(|at| self.plans.get(at));
-        let labels = [plan.map_or("", |name| name), reason];
+    /// Counts a request that a limit of the plan in this place of the configuration's list refused.
+    pub fn refused(&self, plan: usize, reason: Reason) {
+        let Some((name, counters)) = self.plans.get(plan) else {
+            return;
+        };
+        if let Some(counter) = counters.get(reason as usize) {
+            let labels = [&**name, reason.as_str()];
+            let refusals = &self.metrics.limits.refusals;
+            counter
+                .get_or_init(|| refusals.with_label_values(&labels))
+                .inc();
+        }
+    }
+
+    /// Counts a request without a valid key that was one of too many.
+    pub fn refused_unauthenticated(&self) {
         let refusals = &self.metrics.limits.refusals;
-        refusals.with_label_values(&labels).inc();
+        refusals.with_label_values(&["", "unauthenticated"]).inc();
     }
 
     /// Counts a finished request.
@@ -107,7 +124,15 @@ impl Recorder {
             };
             let [surface, operation, model] = names;
             let labels = [surface, operation, model, class, event.outcome.code()];
-            metrics.requests.with_label_values(&labels).inc();
+            let made = || metrics.requests.with_label_values(&labels);
+            let known = match event.outcome {
+                Outcome::Rejected(code) => series.rejected.get(code as usize),
+                Outcome::Answered | Outcome::ClientGone => None,
+            };
+            match known {
+                Some(counter) => counter.get_or_init(made).inc(),
+                None => made().inc(),
+            }
         }
         series.duration.observe(event.total.as_secs_f64());
         if let Some(first_byte) = event.first_byte {
@@ -164,6 +189,7 @@ impl Series {
             answered: metrics
                 .requests
                 .with_label_values(&[surface, operation, model, "2xx", ""]),
+            rejected: std::array::from_fn(|_| OnceLock::new()),
             duration: metrics.duration.with_label_values(&names),
             first_byte: metrics.first_byte.with_label_values(&names),
             first_token: OnceLock::new(),
