@@ -16,7 +16,8 @@ use std::sync::{Arc, OnceLock};
 #[derive(Debug)]
 struct Series {
     answered: IntCounter,
-    /// By code; its status on one surface is always the same.
+    /// By code, of the gateway's own refusals: their status on one surface is always the same, while an
+    /// upstream's failure may come behind a status 200.
     rejected: [OnceLock<IntCounter>; Code::ALL.len()],
     duration: Histogram,
     first_byte: Histogram,
@@ -126,8 +127,10 @@ impl Recorder {
             let labels = [surface, operation, model, class, event.outcome.code()];
             let made = || metrics.requests.with_label_values(&labels);
             let known = match event.outcome {
-                Outcome::Rejected(code) => series.rejected.get(code as usize),
-                Outcome::Answered | Outcome::ClientGone => None,
+                Outcome::Rejected(code) if !code.is_upstreams() => {
+                    series.rejected.get(code as usize)
+                }
+                _ => None,
             };
             match known {
                 Some(counter) => counter.get_or_init(made).inc(),
