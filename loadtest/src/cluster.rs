@@ -19,6 +19,9 @@ use crate::target::{Answer, chat_body, request};
 /// What a gateway does after its last answer still counts as calls of the run if it is done by then.
 const AFTER_WORK: Duration = Duration::from_secs(1);
 
+/// How long it is counted what the gateways call without requests.
+const IDLE: Duration = Duration::from_secs(5);
+
 /// Everything that runs. What needs the bench's directory is declared before it, so that it ends first.
 pub struct Cluster {
     /// Where requests go.
@@ -76,25 +79,30 @@ impl Cluster {
         })
     }
 
-    /// What was measured, and on what.
-    pub fn heading(&self, store: Store) -> String {
+    /// What is measured, and on what. Takes a moment: what the gateways ask of Redis without requests is in it,
+    /// because it is among the calls of each part too.
+    pub async fn heading(&mut self) -> Result<String> {
         let nodes = match self.nodes.len() {
             1 => "One gateway with one worker thread".to_owned(),
             count => format!("{count} gateways with one worker thread each"),
         };
-        let store = match store {
-            Store::Memory => "memory",
-            Store::Redis => "one Redis",
+        let store = match &mut self.redis {
+            None => "memory".to_owned(),
+            Some(redis) => {
+                redis.forget_calls().await?;
+                sleep(IDLE).await;
+                let calls = redis.function_calls().await? as f64 / IDLE.as_secs_f64();
+                format!("one Redis, whose functions they call {calls:.1} times a second when idle")
+            }
         };
         let balancer = self
             .balancer
             .as_ref()
             .map_or(String::new(), |(name, _)| format!(" behind {name}"));
-        format!(
-            "{}. {nodes}{balancer}, limits in {store}. Open loop, latency from when a \
-             request was due, in µs.\n\n",
+        Ok(format!(
+            "{}. {nodes}{balancer}, limits in {store}. Open loop, latency from when a request was due, in µs.\n\n",
             processor()
-        )
+        ))
     }
 
     /// Sends with a client's key at a pace; also returns how often functions of Redis were called, if there is a Redis.

@@ -105,7 +105,7 @@ impl Limits {
         ];
         let program = existing(gateway)?;
         let mut cluster = Cluster::start(&program, store, nodes, &clients).await?;
-        let mut text = cluster.heading(store);
+        let mut text = cluster.heading().await?;
         let mut parts = Vec::with_capacity(2);
         // Each with a key that was not used before.
         for ((side, pace), client) in [Side::Above, Side::Below]
