@@ -2,7 +2,7 @@
 //! across gateways too: `loadtest limits`, `stores`, `refusals`.
 //! The parts can be run by hand: a fake provider, the pass-through, a closed loop of requests, many streams.
 //!
-//! Reading order: [`bench`] is the method, [`compare`], [`stores`] and [`refusals`] apply it; [`limits`] judges a
+//! Reading order: [`mod@bench`] is the method, [`compare`], [`stores`] and [`refusals`] apply it; [`limits`] judges a
 //! [`cluster`]. [`load`], [`open`] and [`streams`] are the generators, [`provider`], [`passthrough`], [`redis`] and
 //! [`balancer`] what stands behind and beside the gateway, [`process`] the measuring, [`http`] the wire.
 
