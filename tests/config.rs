@@ -5,19 +5,17 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
 use support::http::Client;
+use support::served::Served;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tollgate");
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs the program to its end with nothing but these variables in its environment.
 fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
@@ -250,68 +248,6 @@ fn serve_without_a_file_needs_a_key_of_a_provider() {
     assert!(!told.contains("sk-hidden"), "{told}");
 }
 
-/// A served file, ended with this value.
-struct Served {
-    child: Child,
-    /// Lines of standard error, as they come.
-    told: mpsc::Receiver<String>,
-}
-
-impl Served {
-    fn start(path: &Path) -> Served {
-        let mut child = Command::new(PROGRAM)
-            .args(["serve", "--config"])
-            .arg(path)
-            .current_dir(path.parent().unwrap())
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (send, told) = mpsc::channel();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        std::thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
-                let _ = send.send(line);
-            }
-        });
-        Served { child, told }
-    }
-
-    /// What is told up to a line that has this in it.
-    fn until(&self, word: &str) -> Vec<String> {
-        let mut lines = Vec::new();
-        loop {
-            let Ok(line) = self.told.recv_timeout(PATIENCE) else {
-                panic!("waited for {word:?}, was told {lines:#?}");
-            };
-            lines.push(line);
-            if lines.last().unwrap().contains(word) {
-                return lines;
-            }
-        }
-    }
-
-    /// SIGTERM; gives the exit code and all of standard output.
-    fn stop(mut self) -> (Option<i32>, String) {
-        let pid = self.child.id().to_string();
-        let killed = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
-        assert!(killed.success());
-        let mut text = String::new();
-        let mut stdout = self.child.stdout.take().unwrap();
-        stdout.read_to_string(&mut text).unwrap();
-        (self.child.wait().unwrap().code(), text)
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// What is quoted in a line of shell.
 fn quoted(line: &str) -> Vec<&str> {
     line.split('\'').skip(1).step_by(2).collect()
@@ -320,7 +256,7 @@ fn quoted(line: &str) -> Vec<&str> {
 #[tokio::test]
 async fn serve_says_where_it_listens_and_its_example_works() {
     let (_folder, path) = file(MINIMAL);
-    let served = Served::start(&path);
+    let served = Served::start(&path, &[]);
     let told = served.until(" -d '");
     let all = told.join("\n");
     let value = |name: &str| -> &str {
@@ -389,7 +325,7 @@ async fn a_file_with_keys_makes_none_and_another_process_on_its_port_is_named() 
     let key = support::gateway::sha256("sk-test");
     let text = format!("{MINIMAL}keys: [{{ name: ci, account: acme, sha256: \"{key}\" }}]\n");
     let (_folder, path) = file(&text);
-    let served = Served::start(&path);
+    let served = Served::start(&path, &[]);
     let told = served.until("metrics ");
     let line = told.iter().find(|line| line.contains("listening")).unwrap();
     let address = line.rsplit("//").next().unwrap();
@@ -413,7 +349,7 @@ async fn the_default_file_serves_once_its_ports_are_free_ones() {
         .replace("127.0.0.1:8080", "127.0.0.1:0")
         .replace("127.0.0.1:9902", "127.0.0.1:0");
     let (_folder, path) = file(&text);
-    let served = Served::start(&path);
+    let served = Served::start(&path, &[]);
     let told = served.until(" -d '");
     assert!(told.iter().any(|line| line.contains("listening")));
     assert_eq!(served.stop().0, Some(0));

@@ -7,8 +7,7 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -18,6 +17,8 @@ use support::gateway::{Gateway, KEY, complete};
 use support::http::Client;
 use support::provider::Provider;
 use support::redis::Redis;
+use support::served::Served;
+use support::tls::{Front, Identity};
 use tokio::task::JoinSet;
 
 const CHAT: &str = "/v1/chat/completions";
@@ -303,56 +304,38 @@ async fn nodes_come_and_go() {
     until(&first, "tollgate_nodes", 1.0).await;
 }
 
+/// A gateway in a process of its own.
+fn served(
+    directory: &Path,
+    provider: &Provider,
+    redis: &str,
+    variables: &[(&str, &str)],
+) -> Served {
+    let file = directory.join("gateway.yaml");
+    let yaml = yaml(provider, redis, "local", "requests_per_minute: 60");
+    std::fs::write(&file, yaml).unwrap();
+    Served::start(&file, variables)
+}
+
 /// The log of an operator at three in the morning: one line when it begins, one when it is over.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_is_told_once_and_its_end_too() {
     let (provider, redis) = (Provider::start().await, Redis::start().await);
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("gateway.yaml");
-    let secret = format!("redis://:not-a-secret@{}/0", redis.addr());
-    redis
-        .command(&["CONFIG", "SET", "requirepass", "not-a-secret"])
-        .await
-        .ok();
-    let yaml = yaml(&provider, &secret, "local", "requests_per_minute: 60");
-    std::fs::write(&file, yaml).unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
-        .args(["serve", "--config"])
-        .arg(&file)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let (send, mut lines) = tokio::sync::mpsc::unbounded_channel();
-    let errors = BufReader::new(child.stderr.take().unwrap());
-    std::thread::spawn(move || {
-        errors
-            .lines()
-            .map_while(Result::ok)
-            .try_for_each(|line| send.send(line))
-    });
-    let mut until_line = async |wanted: &str| {
-        let mut seen = Vec::new();
-        loop {
-            let next = tokio::time::timeout(Duration::from_secs(10), lines.recv()).await;
-            let line = next
-                .unwrap_or_else(|_| panic!("no {wanted:?} in {seen:#?}"))
-                .expect("it ended");
-            assert!(!line.contains("not-a-secret"), "{line}");
-            let found = line.contains(wanted);
-            seen.push(line);
-            if found {
-                return seen;
-            }
-        }
+    let password = async || {
+        let command = ["CONFIG", "SET", "requirepass", "not-a-secret"];
+        redis.command(&command).await.ok();
     };
-    until_line("listening").await;
+    password().await;
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("redis://:not-a-secret@{}/0", redis.addr());
+    let served = served(directory.path(), &provider, &url, &[]);
+    let mut told = served.until("listening");
     redis.kill().await;
-    let began = until_line("Redis is away").await;
-    let told = began.last().unwrap();
+    let began = served.until("Redis is away");
+    let line = began.last().unwrap();
     assert!(
-        told.contains("\"warn\"") && told.contains("store.on_failure.limits: local"),
-        "{told}"
+        line.contains("\"warn\"") && line.contains("store.on_failure.limits: local"),
+        "{line}"
     );
     // Several tries later it is still one line.
     let nobody = tokio::net::TcpListener::bind(redis.addr()).await.unwrap();
@@ -361,14 +344,36 @@ async fn an_outage_is_told_once_and_its_end_too() {
     }
     drop(nobody);
     redis.restart().await;
-    redis
-        .command(&["CONFIG", "SET", "requirepass", "not-a-secret"])
-        .await
-        .ok();
-    let ended = until_line("Redis is back").await;
+    password().await;
+    let ended = served.until("Redis is back");
     assert_eq!(ended.len(), 1, "one line for all tries: {ended:#?}");
-    // SIGTERM, so that it leaves in good order.
-    let id = child.id().to_string();
-    Command::new("kill").args(["-TERM", &id]).status().unwrap();
-    assert!(child.wait().unwrap().success());
+    told.extend(began.into_iter().chain(ended));
+    assert!(
+        !told.iter().any(|line| line.contains("not-a-secret")),
+        "{told:#?}"
+    );
+    assert_eq!(served.stop().0, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_behind_tls() {
+    let (provider, redis) = (Provider::start().await, Redis::start().await);
+    let identity = Identity::new();
+    let front = Front::start(&identity, redis.addr(), &[]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("rediss://127.0.0.1:{}/0", front.addr.port());
+    // An authority that nobody knows is not believed.
+    let stranger = served(directory.path(), &provider, &url, &[]);
+    stranger.until("Redis is away");
+    assert_eq!(redis.stat_calls("fcall").await, 0);
+    let authority = identity.file("ca.pem").display().to_string();
+    let served = served(
+        directory.path(),
+        &provider,
+        &url,
+        &[("SSL_CERT_FILE", &authority)],
+    );
+    let told = served.until("listening");
+    assert!(!told.iter().any(|line| line.contains("away")), "{told:#?}");
+    assert!(redis.stat_calls("fcall").await > 0);
 }

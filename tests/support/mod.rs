@@ -12,4 +12,5 @@ pub mod http;
 pub mod provider;
 pub mod redis;
 pub mod refusal;
+pub mod served;
 pub mod tls;
