@@ -187,6 +187,8 @@ on_every_backend!(
     networks_are_subjects,
     a_clock_that_goes_back_gives_nothing_away,
     a_plan_that_changes_keeps_what_was_used,
+    a_plan_that_lacks_a_limit_leaves_it_to_those_that_have_it,
+    who_asks_again_after_an_answer_finds_room,
     a_reading_tells_what_is_left_and_charges_nothing,
     without_limits_nothing_is_counted,
 );
@@ -251,7 +253,7 @@ async fn decisions_are_those_of_the_pure_algorithm(world: World) {
         match (got, expected) {
             (Ok(grant), Ok(_)) => {
                 counts[0] += 1;
-                assert_eq!(grant.reading(), pure.reading(&limits, now()));
+                assert_eq!(grant.reading(), pure.reading(&limits, 1, now()));
                 // Its estimate stays charged, here as there.
                 drop(grant);
             }
@@ -480,6 +482,37 @@ async fn a_plan_that_changes_keeps_what_was_used(world: World) {
     assert_eq!(world.read(&more).await.tokens.unwrap().remaining, 100);
 }
 
+/// Two nodes in the middle of a change of plans.
+async fn a_plan_that_lacks_a_limit_leaves_it_to_those_that_have_it(world: World) {
+    let with = requests(60, 3);
+    let without = tokens(1_000_000);
+    for _ in 0..3 {
+        assert!(world.admit(&with, 0).await.is_ok());
+        drop(world.admit(&without, 5).await.unwrap());
+    }
+    assert!(world.admit(&with, 0).await.is_err());
+    world.pass(500);
+    drop(world.admit(&without, 5).await.unwrap());
+    world.pass(500);
+    drop(world.admit(&without, 5).await.unwrap());
+    assert!(world.admit(&with, 0).await.is_ok(), "its second has passed");
+    assert!(world.admit(&with, 0).await.is_err());
+}
+
+async fn who_asks_again_after_an_answer_finds_room(world: World) {
+    let limits = Limits {
+        concurrency: Some(1),
+        ..tokens(6_000)
+    };
+    for n in 0..200 {
+        let mut grant = match world.admit(&limits, 5_000).await {
+            Ok(grant) => grant,
+            Err(denial) => panic!("request {n}: {denial:?}"),
+        };
+        grant.settle(1);
+    }
+}
+
 async fn a_reading_tells_what_is_left_and_charges_nothing(world: World) {
     let limits = Limits {
         tokens: Some(Bucket::new(1_000, 1_000)),
@@ -508,6 +541,37 @@ async fn without_limits_nothing_is_counted(world: World) {
     if let Some(redis) = &world.redis {
         assert_eq!(redis.stat_calls("fcall").await, 1, "the announcement only");
     }
+}
+
+/// Only what is in flight must be remembered for its end.
+#[tokio::test]
+async fn entries_of_every_plan_are_forgotten_in_memory() {
+    let clock = Arc::new(AtomicU64::new(NOON));
+    let metrics = Metrics::new().unwrap();
+    let limiter = Limiter::memory(Clock::Hand(clock.clone()), metrics.limits.clone());
+    for (n, limits) in [requests(60, 10), tokens(6_000)].iter().enumerate() {
+        for key in 0..100 {
+            let key = format!("{n}.{key}");
+            drop(limiter.admit(ask(&key, limits, 10)).await.unwrap());
+        }
+    }
+    let (_stop, stopped) = watch::channel(false);
+    tokio::spawn(limiter.run(stopped));
+    clock.fetch_add(60_000, Ordering::SeqCst);
+    let swept = async {
+        loop {
+            // A round of the sweeper takes half a minute; its metric follows each step.
+            support::clock::pass(Duration::from_secs(1)).await;
+            tokio::task::yield_now().await;
+            let page = metrics.render().unwrap();
+            if page.contains("\ntollgate_limit_subjects 0\n") {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(600), swept)
+        .await
+        .expect("entries are left");
 }
 
 // What only many nodes have.
@@ -583,6 +647,24 @@ async fn a_request_that_takes_long_keeps_its_place() {
 }
 
 #[tokio::test]
+async fn a_flush_forgets_no_request_in_flight_for_long() {
+    let world = World::redis().await;
+    let limits = Limits {
+        concurrency: Some(1),
+        ..Limits::default()
+    };
+    let _long = world.admit(&limits, 0).await.unwrap();
+    let redis = world.redis.as_ref().unwrap();
+    redis.command(&["FLUSHALL"]).await.ok();
+    let calls = redis.stat_calls("fcall").await;
+    support::clock::pass(Duration::from_secs(31)).await;
+    while redis.stat_calls("fcall").await == calls {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(world.admit(&limits, 0).await.is_err());
+}
+
+#[tokio::test]
 async fn forged_values_admit_nobody_and_break_nothing() {
     let world = World::redis().await;
     let redis = world.redis.as_ref().unwrap();
@@ -606,7 +688,7 @@ async fn forged_values_admit_nobody_and_break_nothing() {
         "1.5",
         "0x7fffffffffff",
     ] {
-        for field in ["r", "t", "at", "d", "s"] {
+        for field in ["r", "ra", "t", "ta", "d", "s"] {
             redis.command(&["DEL", levels]).await;
             redis
                 .command(&[
@@ -616,7 +698,9 @@ async fn forged_values_admit_nobody_and_break_nothing() {
                     "0",
                     "t",
                     "0",
-                    "at",
+                    "ra",
+                    &NOON.to_string(),
+                    "ta",
                     &NOON.to_string(),
                     "d",
                     "20000",
@@ -641,7 +725,7 @@ async fn forged_values_admit_nobody_and_break_nothing() {
     redis.command(&["DEL", levels]).await;
     redis
         .command(&[
-            "HSET", levels, "r", "garbage", "t", "garbage", "at", "garbage",
+            "HSET", levels, "r", "garbage", "ra", "garbage", "t", "garbage", "ta", "garbage",
         ])
         .await;
     assert!(world.admit(&limits, 10).await.is_err());

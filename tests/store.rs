@@ -1,7 +1,10 @@
 //! Redis that is killed, restarted, flushed, paused or read-only while requests come: what the
 //! operator chose holds, nobody waits, and everything recovers by itself.
 //!
-//! How long recovery takes is measured by the load test, not here; here it must come.
+//! How long recovery takes and how long requests wait is measured by `loadtest outage`, not here; here
+//! it must come, and nobody must hang.
+//!
+//! Above 400 lines: one fault a test, over one load and one way of waiting.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
@@ -292,6 +295,47 @@ async fn what_the_operator_chose_holds_from_the_start() {
     // From now on there is one bucket.
     assert_eq!(once(&allows).await, 429);
     assert_eq!(once(&local).await, 429);
+}
+
+/// Each request after the last one's answer, on connections that are kept and on new ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_an_answer_finds_room_for_the_next() {
+    let (provider, redis) = (Provider::start().await, Redis::start().await);
+    let limits = "concurrency: 1, tokens_per_minute: 10000";
+    let gateway = gateway(&provider, &redis.url(), "deny", limits).await;
+    let mut kept = Client::connect(gateway.addr).await;
+    for n in 0..150 {
+        assert_eq!(ask(&mut kept).await, 200, "request {n} on one connection");
+        assert_eq!(once(&gateway).await, 200, "request {n} on its own");
+    }
+}
+
+/// An address in a cluster's place, and one that closes each connection: it is away, and stays so.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_redis_for_us_stays_away() {
+    let provider = Provider::start().await;
+    let closes = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}/0", closes.local_addr().unwrap());
+    let connections = tokio::spawn(async move {
+        let mut count = 0;
+        let end = tokio::time::Instant::now() + Duration::from_secs(2);
+        while tokio::time::timeout_at(end, closes.accept()).await.is_ok() {
+            count += 1;
+        }
+        count
+    });
+    let gateway = gateway(&provider, &url, "local", "requests_per_minute: 1, burst: 2").await;
+    assert_eq!(gateway.metric(AWAY).await, 1.0);
+    let mut statuses = Vec::new();
+    for _ in 0..3 {
+        statuses.push(once(&gateway).await);
+    }
+    assert_eq!(statuses, [200, 200, 429]);
+    let connections = connections.await.unwrap();
+    assert!(
+        (2..20).contains(&connections),
+        "{connections} in two seconds"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -46,11 +46,6 @@ impl Admission {
         &self.model
     }
 
-    /// What the limits were charged.
-    pub fn grant(&self) -> &Grant {
-        &self.grant
-    }
-
     /// Ends the request, which used so many tokens.
     pub fn settle(&mut self, tokens: u64) {
         self.grant.settle(tokens);

@@ -7,7 +7,7 @@ pub mod secret;
 
 pub use glob::Glob;
 
-use crate::limit::{Limits, Subject};
+use crate::limit::{Limits, Subject, Who};
 use crate::rejection::{Code, Rejection};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
@@ -83,6 +83,11 @@ impl Caller {
     /// What logs may show of it.
     pub fn hint(&self) -> KeyHint {
         self.hint
+    }
+
+    /// Whether no key was sent.
+    pub fn is_anonymous(&self) -> bool {
+        self.subject.who() == Who::Network
     }
 
     /// Whom the plan's limits are charged to.

@@ -33,10 +33,13 @@ pub fn start(settings: Settings) {
 
 impl Log for Stderr {
     /// Libraries may only warn: below that they print headers and bodies, and their errors are
-    /// mostly clients that hung up.
+    /// mostly clients that hung up. The client of Redis warns of each try to connect; what matters of
+    /// that is told by `store`.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let own = metadata.target().starts_with("tollgate");
-        metadata.level() <= self.level && (own || metadata.level() == log::Level::Warn)
+        let telling =
+            metadata.level() == log::Level::Warn && !metadata.target().starts_with("redis");
+        metadata.level() <= self.level && (own || telling)
     }
 
     fn log(&self, record: &Record<'_>) {

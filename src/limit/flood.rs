@@ -2,7 +2,7 @@
 //! elsewhere, and in a fixed amount of memory, so that nobody can make it grow.
 
 use super::{Network, network};
-use pingora_limits::rate::Rate;
+use pingora_limits::rate::{Rate, RateComponents};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -32,12 +32,23 @@ impl Flood {
         }
     }
 
-    /// Counts one more request from this address; false if it is one too many.
-    pub fn allows(&self, ip: Option<IpAddr>) -> bool {
+    /// Counts one more request from this address.
+    ///
+    /// # Errors
+    /// It is one too many, and would be for so long. Those are not counted: a flood from one network
+    /// must not fill the sketch for others.
+    pub fn count(&self, ip: Option<IpAddr>) -> Result<(), Duration> {
         let network: Network = network(ip);
         let rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
-        let seen = rate.observe(&network, 1);
-        u32::try_from(seen).is_ok_and(|seen| seen <= self.most)
+        let (seen, passed) = rate.rate_with(&network, |now: RateComponents| {
+            (now.curr_samples, now.current_interval_fraction)
+        });
+        if u32::try_from(seen).is_ok_and(|seen| seen < self.most) {
+            rate.observe(&network, 1);
+            return Ok(());
+        }
+        let left = (1.0 - passed).clamp(0.0, 1.0);
+        Err(self.per.mul_f64(left).max(Duration::from_millis(1)))
     }
 
     /// How many are allowed, and in which time.
@@ -53,19 +64,18 @@ mod tests {
     #[test]
     fn each_network_has_its_own_count() {
         let flood = Flood::new(3, Duration::from_secs(3600));
-        let ip = |text: &str| Some(text.parse().unwrap());
+        let allows = |text: &str| flood.count(text.parse().ok()).is_ok();
         for _ in 0..3 {
-            assert!(flood.allows(ip("1.2.3.4")));
+            assert!(allows("1.2.3.4"));
         }
-        assert!(!flood.allows(ip("1.2.3.4")));
-        assert!(flood.allows(ip("1.2.3.5")));
+        assert!(!allows("1.2.3.4"));
+        assert!(allows("1.2.3.5"));
         // One customer's /64 is one network.
-        assert!(
-            (1..=4)
-                .map(|n| flood.allows(ip(&format!("2001:db8::{n}"))))
-                .eq([true, true, true, false])
-        );
-        assert!(flood.allows(ip("2001:db8:0:1::1")));
-        assert!(flood.allows(None));
+        let told: Vec<bool> = (1..=4).map(|n| allows(&format!("2001:db8::{n}"))).collect();
+        assert_eq!(told, [true, true, true, false]);
+        assert!(allows("2001:db8:0:1::1"));
+        assert!(allows("no address"));
+        let wait = flood.count("1.2.3.4".parse().ok()).unwrap_err();
+        assert!(wait <= Duration::from_secs(3600) && wait > Duration::from_secs(3500));
     }
 }

@@ -5,12 +5,12 @@ use super::clock::{Clock, Now};
 use super::memory::Memory;
 use super::redis::Shared;
 use super::settling::{self, Ended, Settling};
+use super::state::{Charge, reading, units};
 use super::{Ask, Denial, Grant, Hold, Limits, Reading, Reason, Settle, Subject};
 use crate::record::limits::LimitMetrics;
 use crate::store::link::Away;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
@@ -42,8 +42,6 @@ struct Backend {
     shared: Arc<Shared>,
     when_away: WhenAway,
     settling: Arc<Settling>,
-    /// Taken by the task that empties it.
-    queue: Mutex<Option<Receiver<Ended>>>,
 }
 
 impl Limiter {
@@ -64,14 +62,13 @@ impl Limiter {
         clock: Clock,
         metrics: Arc<LimitMetrics>,
     ) -> Arc<Limiter> {
-        let (settling, queue) = Settling::new(metrics.clone());
+        let settling = Arc::new(Settling::new(metrics.clone()));
         Arc::new(Limiter {
             memory: Memory::default(),
             redis: Some(Backend {
                 shared: Arc::new(shared),
                 when_away,
-                settling: Arc::new(settling),
-                queue: Mutex::new(Some(queue)),
+                settling,
             }),
             clock,
             metrics,
@@ -111,7 +108,15 @@ impl Limiter {
         {
             return reading;
         }
-        self.memory.read(subject, limits, self.clock.now())
+        self.memory
+            .read(subject, limits, self.share(), self.clock.now())
+    }
+
+    /// Of how many parts of the limits this node has one, when it limits by itself.
+    fn share(&self) -> u32 {
+        self.redis
+            .as_ref()
+            .map_or(1, |backend| backend.shared.link().nodes())
     }
 
     fn locally(&self, ask: &Ask, share: u32) -> Decision {
@@ -125,11 +130,16 @@ impl Limiter {
             settling: &backend.settling,
             ask,
             id,
+            ended: backend.settling.take(&ask.subject),
         };
-        let said = backend.shared.admit(ask, id).await;
+        let said = backend.shared.admit(ask, id, &unknown.ended).await;
+        if said.is_ok() {
+            unknown.ended.clear();
+        }
         if matches!(said, Ok(_) | Err(Away::Down)) {
             unknown.id = None;
         }
+        drop(unknown);
         let answer = match said {
             Ok(answer) => answer,
             Err(_) => return self.while_away(backend, ask),
@@ -142,26 +152,30 @@ impl Limiter {
             return Err(denial);
         }
         if let Some(id) = id {
-            backend.settling.begun(id, &ask.subject);
+            backend.settling.begun(id, ask);
         }
         let hold = id.map(|id| Hold {
             ask: ask.clone(),
-            day: answer.day,
+            charge: Charge {
+                units: units(ask.limits.charged(ask.estimate)),
+                tokens: ask.limits.charged(ask.estimate),
+                day: answer.day,
+            },
             id: Some(id),
             share: 1,
         });
-        Ok((super::state::reading(&ask.limits, answer.levels), hold))
+        Ok((reading(&ask.limits, answer.levels, 1), hold))
     }
 
     fn while_away(&self, backend: &Backend, ask: &Ask) -> Decision {
-        let reading = |now: Now| self.memory.read(&ask.subject, &ask.limits, now);
+        let known = |now: Now| self.memory.read(&ask.subject, &ask.limits, 1, now);
         match backend.when_away {
-            WhenAway::Local => self.locally(ask, backend.shared.link().nodes()),
-            WhenAway::Allow => Ok((reading(self.clock.now()), None)),
+            WhenAway::Local => self.locally(ask, self.share()),
+            WhenAway::Allow => Ok((known(self.clock.now()), None)),
             WhenAway::Deny => Err(Denial {
                 reason: Reason::Store,
                 wait: None,
-                reading: reading(self.clock.now()),
+                reading: known(self.clock.now()),
             }),
         }
     }
@@ -170,19 +184,11 @@ impl Limiter {
     pub async fn run(self: Arc<Self>, stopped: watch::Receiver<bool>) {
         let mut tasks = JoinSet::new();
         if let Some(backend) = &self.redis {
-            let queue = backend
-                .queue
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take();
-            if let Some(queue) = queue {
-                tasks.spawn(settling::run(
-                    backend.shared.clone(),
-                    self.metrics.clone(),
-                    queue,
-                    stopped.clone(),
-                ));
-            }
+            tasks.spawn(settling::run(
+                backend.shared.clone(),
+                backend.settling.clone(),
+                stopped.clone(),
+            ));
             tasks.spawn(settling::renew(
                 backend.shared.clone(),
                 backend.settling.clone(),
@@ -208,15 +214,19 @@ impl Limiter {
 }
 
 /// An admission of which nobody knows whether Redis did it: no answer came, or nobody waits for it any
-/// more. Its place is given back.
+/// more. Its place is given back, and what went along is told again; nothing counts twice.
 struct Unknown<'a> {
     settling: &'a Settling,
     ask: &'a Ask,
     id: Option<u64>,
+    /// What went along with it.
+    ended: Vec<Ended>,
 }
 
 impl Drop for Unknown<'_> {
     fn drop(&mut self) {
+        let ended = std::mem::take(&mut self.ended);
+        self.settling.put_back(self.ask, ended);
         if let Some(id) = self.id {
             self.settling.ended(self.ask.clone(), id, 0, 0);
         }
@@ -234,9 +244,8 @@ impl Settle for Limiter {
         match (hold.id, &self.redis) {
             (Some(id), Some(backend)) => {
                 self.memory.ended(&hold.ask, self.clock.now());
-                let charged = hold.ask.limits.charged(hold.ask.estimate);
-                let more = used.map_or(0, |used| difference(used, charged));
-                backend.settling.ended(hold.ask, id, more, hold.day);
+                let more = used.map_or(0, |used| difference(used, hold.charge.tokens));
+                backend.settling.ended(hold.ask, id, more, hold.charge.day);
             }
             _ => self.memory.settle(&hold, used, self.clock.now()),
         }

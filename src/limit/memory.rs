@@ -54,14 +54,14 @@ impl Memory {
     /// Admits a request by this node's `share` of the limits.
     pub(super) fn admit(&self, ask: &Ask, share: u32, now: Now) -> Result<(Reading, Hold), Denial> {
         self.with(&ask.subject, &ask.limits, now, |state| {
-            let day = state.admit(&ask.limits, ask.estimate, share, now)?;
+            let charge = state.admit(&ask.limits, ask.estimate, share, now)?;
             let hold = Hold {
                 ask: ask.clone(),
-                day,
+                charge,
                 id: None,
                 share,
             };
-            Ok((state.reading(&ask.limits, now), hold))
+            Ok((state.reading(&ask.limits, share, now), hold))
         })
     }
 
@@ -69,12 +69,12 @@ impl Memory {
     pub(super) fn settle(&self, hold: &Hold, used: Option<u64>, now: Now) {
         let Hold {
             ask,
-            day,
+            charge,
             id: _,
             share,
         } = hold;
         self.with(&ask.subject, &ask.limits, now, |state| {
-            state.settle(&ask.limits, ask.estimate, used, *share, *day, now);
+            state.settle(&ask.limits, *charge, used, *share, now);
         });
     }
 
@@ -94,10 +94,10 @@ impl Memory {
     }
 
     /// Where a subject stands.
-    pub(super) fn read(&self, subject: &Subject, limits: &Limits, now: Now) -> Reading {
+    pub(super) fn read(&self, subject: &Subject, limits: &Limits, share: u32, now: Now) -> Reading {
         let known = self.shard(subject).get(&subject.id).copied();
-        let mut state = known.map_or_else(|| State::fresh(limits, now), |entry| entry.state);
-        state.reading(limits, now)
+        let state = known.map_or_else(|| State::fresh(limits, now), |entry| entry.state);
+        state.reading(limits, share, now)
     }
 
     /// How many subjects are remembered.
@@ -191,6 +191,7 @@ mod tests {
             )))),
             limits: Arc::new(Limits {
                 requests: Some(Bucket::new(60, 60)),
+                concurrency: Some(1000),
                 ..Limits::default()
             }),
             estimate: 0,

@@ -15,6 +15,7 @@ pub mod state;
 
 use bucket::Bucket;
 use sha2::{Digest, Sha256};
+use state::Charge;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -259,8 +260,8 @@ pub struct Grant {
 #[derive(Clone, Debug)]
 pub struct Hold {
     ask: Ask,
-    /// The day that its tokens count for.
-    day: i32,
+    /// What it was charged.
+    charge: Charge,
     /// Its number in Redis; `None` if this node alone knows of it.
     id: Option<u64>,
     /// Of how many parts of the limits this node had one.
@@ -277,11 +278,6 @@ impl Grant {
     /// Where the subject stands, this request counted.
     pub fn reading(&self) -> Reading {
         self.reading
-    }
-
-    /// Tokens that were charged in advance.
-    pub fn estimate(&self) -> u64 {
-        self.hold.as_ref().map_or(0, |(hold, _)| hold.ask.estimate)
     }
 
     /// Ends the request, which used so many tokens.

@@ -1,6 +1,8 @@
 //! Limits that many nodes share, in Redis: one call an admission, decided there by `limit.lua`.
 
+use super::bucket::{Bucket, FLOOR};
 use super::clock::Clock;
+use super::settling::{Ended, corrections};
 use super::state::{Levels, reading};
 use super::{Ask, Denial, Limits, Reading, Reason, Subject};
 use crate::record::limits::Function;
@@ -52,7 +54,7 @@ impl Answer {
     /// The refusal, if it is one.
     pub(super) fn denial(&self, limits: &Limits) -> Option<Denial> {
         let (reason, wait) = self.fired?;
-        let reading = reading(limits, self.levels);
+        let reading = reading(limits, self.levels, 1);
         Some(Denial {
             reason,
             wait,
@@ -79,8 +81,13 @@ impl Shared {
         &self.link
     }
 
-    /// Asks for one request, held as `id` if its end matters.
-    pub(super) async fn admit(&self, ask: &Ask, id: Option<u64>) -> Result<Answer, Away> {
+    /// Asks for one request, held as `id` if its end matters, and tells of what ended before it.
+    pub(super) async fn admit(
+        &self,
+        ask: &Ask,
+        id: Option<u64>,
+        ended: &[Ended],
+    ) -> Result<Answer, Away> {
         let Ask {
             subject,
             limits,
@@ -96,25 +103,37 @@ impl Shared {
             None => call.arg(b""),
         };
         call.arg(LIFE.as_millis() as u64);
-        understood(&self.link.call(Function::Admit, &call).await?)
+        self.tell(&mut call, ended);
+        let said = self.link.call(Function::Admit, &call).await?;
+        self.understood(&said, limits)
     }
 
     /// Where a subject stands.
     pub(super) async fn read(&self, subject: &Subject, limits: &Limits) -> Result<Reading, Away> {
         let mut call = self.begin(&self.read, subject, 1);
         self.plan(&mut call, limits);
-        let answer = understood(&self.link.call(Function::Read, &call).await?)?;
-        Ok(reading(limits, answer.levels))
+        let said = self.link.call(Function::Read, &call).await?;
+        let answer = self.understood(&said, limits)?;
+        Ok(reading(limits, answer.levels, 1))
+    }
+
+    fn understood(&self, said: &Value, limits: &Limits) -> Result<Answer, Away> {
+        let answer = understood(said, limits);
+        answer.ok_or_else(|| self.link.misunderstood())
+    }
+
+    fn tell(&self, call: &mut Cmd, ended: &[Ended]) {
+        for Correction { id, more, day } in corrections(ended) {
+            call.arg(self.hold(*id)).arg(*more).arg(*day);
+        }
     }
 
     /// Tells of requests of one subject that have ended. It may be told again: nothing counts twice.
-    pub(super) async fn settle(&self, ask: &Ask, ended: &[Correction]) -> Result<(), Away> {
+    pub(super) async fn settle(&self, ask: &Ask, ended: &[Ended]) -> Result<(), Away> {
         let mut call = self.begin(&self.settle, &ask.subject, 2);
         self.plan(&mut call, &ask.limits);
         call.arg(u8::from(ask.limits.tokens_per_day.is_some()));
-        for Correction { id, more, day } in ended {
-            call.arg(self.hold(*id)).arg(*more).arg(*day);
-        }
+        self.tell(&mut call, ended);
         self.link.call(Function::Settle, &call).await?;
         Ok(())
     }
@@ -174,38 +193,42 @@ impl Shared {
     }
 }
 
-/// Reads an answer; one of another form is no answer.
-fn understood(value: &Value) -> Result<Answer, Away> {
+/// Reads an answer; one of another form, or with levels that cannot be, is no answer.
+fn understood(value: &Value, limits: &Limits) -> Option<Answer> {
     let Value::Array(values) = value else {
-        return Err(Away::Failed);
+        return None;
     };
-    let mut numbers = [0_i64; 6];
-    if values.len() != numbers.len() {
-        return Err(Away::Failed);
+    let numbers: Vec<i64> = values
+        .iter()
+        .map(|value| match value {
+            Value::Int(number) => Some(*number),
+            _ => None,
+        })
+        .collect::<Option<_>>()?;
+    let [reason, wait, requests, tokens, day, spent] = *numbers.as_slice() else {
+        return None;
+    };
+    let can_be = |bucket: Option<Bucket>, level: i64| {
+        bucket.is_none_or(|bucket| (FLOOR..=bucket.capacity()).contains(&level))
+    };
+    if !can_be(limits.requests, requests) || !can_be(limits.tokens, tokens) {
+        return None;
     }
-    for (number, value) in numbers.iter_mut().zip(values) {
-        let Value::Int(value) = value else {
-            return Err(Away::Failed);
-        };
-        *number = *value;
-    }
-    let [reason, wait, requests, tokens, day, spent] = numbers;
-    let fired = match usize::try_from(reason) {
-        Ok(0) => None,
-        Ok(nth) => {
-            let reason = Reason::ALL.get(nth - 1).ok_or(Away::Failed)?;
+    let fired = match usize::try_from(reason).ok()? {
+        0 => None,
+        nth => {
+            let reason = Reason::ALL.get(nth - 1)?;
             let wait = u64::try_from(wait).ok().map(Duration::from_millis);
             Some((*reason, wait))
         }
-        Err(_) => return Err(Away::Failed),
     };
-    Ok(Answer {
+    Some(Answer {
         levels: Levels {
             requests,
             tokens,
-            spent: u64::try_from(spent).unwrap_or(0),
+            spent: u64::try_from(spent).ok()?,
         },
-        day: i32::try_from(day).unwrap_or(0),
+        day: i32::try_from(day).ok()?,
         fired,
     })
 }
@@ -216,19 +239,27 @@ mod tests {
 
     #[test]
     fn an_answer_of_another_form_admits_nobody() {
+        let limits = Limits {
+            requests: Some(Bucket::new(60, 60)),
+            ..Limits::default()
+        };
         let ints = |numbers: &[i64]| Value::Array(numbers.iter().map(|n| Value::Int(*n)).collect());
-        assert!(understood(&ints(&[0, -1, 5, 6, 7, 8])).is_ok());
+        let full = 60 * 60_000;
+        assert!(understood(&ints(&[0, -1, full, 6, 7, 8]), &limits).is_some());
         for wrong in [
             Value::Nil,
             Value::Int(0),
             Value::Okay,
             ints(&[]),
             ints(&[0]),
+            ints(&[0, -1, full + 1, 0, 0, 0]),
+            ints(&[0, -1, i64::MAX, 0, 0, 0]),
+            ints(&[0, -1, i64::MIN, 0, 0, 0]),
             ints(&[-1, -1, 0, 0, 0, 0]),
             ints(&[9, -1, 0, 0, 0, 0]),
             Value::Array(vec![Value::Nil; 6]),
         ] {
-            assert_eq!(understood(&wrong).err(), Some(Away::Failed), "{wrong:?}");
+            assert!(understood(&wrong, &limits).is_none(), "{wrong:?}");
         }
     }
 }

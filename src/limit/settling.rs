@@ -1,67 +1,82 @@
 //! Ended requests on their way to Redis, off the path of any request.
 //!
-//! They wait in a bounded queue; one task takes what is there, puts together what belongs to one
-//! subject, and sends all of it at once. While Redis is away they stay; one that has waited for longer
-//! than its hold lives is forgotten, since Redis has given its place back by then.
+//! What ended waits with its subject, and goes with the subject's next admission or, when there is
+//! none, by itself a moment later; either way before anything that is asked afterwards on this node,
+//! since it is put on the connection while its shard is locked. So a client that asks again after
+//! an answer finds its place free. While Redis is away it stays; what has waited for longer than
+//! its hold lives is forgotten, since Redis has given its place back by then.
 
 use super::redis::{Correction, LIFE, Shared};
 use super::{Ask, Subject};
 use crate::record::limits::LimitMetrics;
 use ahash::AHashMap;
+use futures::FutureExt;
 use futures::future::join_all;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc::{Receiver, Sender, channel};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 /// Ended requests that may wait: what a busy node ends in some seconds.
-const QUEUE: usize = 65_536;
+const MOST: usize = 65_536;
 
-/// So many are taken at once.
+/// So many are sent in one call.
 const BATCH: usize = 256;
 
-/// While Redis is away, it is tried again after this time.
-const PAUSE: Duration = Duration::from_millis(100);
+/// So long an ended request waits for the next admission of its subject.
+const MOMENT: Duration = Duration::from_millis(2);
 
-/// A request in flight is renewed so often, four times in the life of its hold.
+/// A subject that Redis did not take is tried again after this time, then half as often each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Requests in flight are renewed so often, four times in the life of a hold.
 const RENEW: Duration = Duration::from_secs(30);
 
-/// Subjects of requests in flight, by hold: shards, since every request goes through here twice.
+/// Two threads meet in one of these rarely.
 const SHARDS: usize = 64;
 
-/// Where ended requests are handed in, and where those in flight are known.
+/// Where ended requests wait, and where those in flight are known.
 pub(super) struct Settling {
-    queue: Sender<Ended>,
-    live: [Mutex<AHashMap<u64, Live>>; SHARDS],
+    waiting: [Mutex<AHashMap<u128, Waiting>>; SHARDS],
+    live: [Mutex<AHashMap<u64, Ask>>; SHARDS],
     next: AtomicU64,
+    count: AtomicUsize,
+    wake: Notify,
     metrics: Arc<LimitMetrics>,
 }
 
-struct Live {
-    subject: Arc<Subject>,
-    since: Instant,
+/// The ended requests of one subject.
+struct Waiting {
+    ask: Ask,
+    ended: Vec<Ended>,
+    /// Not sent by themselves before then; longer each time that Redis does not take them.
+    until: Instant,
+    pause: Duration,
 }
 
-/// An ended request.
+/// One ended request.
 pub(super) struct Ended {
-    ask: Ask,
     correction: Correction,
     at: Instant,
 }
 
+type Sending = Pin<Box<dyn Future<Output = Option<Waiting>> + Send>>;
+
 impl Settling {
-    /// A queue, and the end of it that [`run`] takes from.
-    pub(super) fn new(metrics: Arc<LimitMetrics>) -> (Settling, Receiver<Ended>) {
-        let (queue, rest) = channel(QUEUE);
-        let settling = Settling {
-            queue,
+    pub(super) fn new(metrics: Arc<LimitMetrics>) -> Settling {
+        Settling {
+            waiting: std::array::from_fn(|_| Mutex::default()),
             live: std::array::from_fn(|_| Mutex::default()),
             next: AtomicU64::new(1),
+            count: AtomicUsize::new(0),
+            wake: Notify::new(),
             metrics,
-        };
-        (settling, rest)
+        }
     }
 
     /// A number for a hold.
@@ -70,47 +85,115 @@ impl Settling {
     }
 
     /// A request is in flight.
-    pub(super) fn begun(&self, id: u64, subject: &Arc<Subject>) {
-        let live = Live {
-            subject: subject.clone(),
-            since: Instant::now(),
-        };
-        self.shard(id).insert(id, live);
+    pub(super) fn begun(&self, id: u64, ask: &Ask) {
+        self.of_hold(id).insert(id, ask.clone());
     }
 
     /// A request has ended, and used `more` tokens than it was charged.
     pub(super) fn ended(&self, ask: Ask, id: u64, more: i64, day: i32) {
-        self.shard(id).remove(&id);
+        self.of_hold(id).remove(&id);
         let ended = Ended {
-            ask,
             correction: Correction { id, more, day },
             at: Instant::now(),
         };
-        if self.queue.try_send(ended).is_err() {
-            self.metrics.lost.inc();
+        self.put(ask, vec![ended], MOMENT);
+        self.wake.notify_one();
+    }
+
+    /// Takes what waits for a subject, to go with its next admission.
+    pub(super) fn take(&self, subject: &Subject) -> Vec<Ended> {
+        let mut waiting = self.of_subject(subject);
+        let Some(one) = waiting.get_mut(&subject.id) else {
+            return Vec::new();
+        };
+        let rest = one.ended.split_off(one.ended.len().min(BATCH));
+        let ended = std::mem::replace(&mut one.ended, rest);
+        if one.ended.is_empty() {
+            waiting.remove(&subject.id);
+        }
+        self.count.fetch_sub(ended.len(), Ordering::Relaxed);
+        ended
+    }
+
+    /// Puts back what an admission did not deliver.
+    pub(super) fn put_back(&self, ask: &Ask, ended: Vec<Ended>) {
+        if !ended.is_empty() {
+            self.put(ask.clone(), ended, FIRST_PAUSE);
+            self.wake.notify_one();
         }
     }
 
-    fn shard(&self, id: u64) -> std::sync::MutexGuard<'_, AHashMap<u64, Live>> {
-        let nth = (id % SHARDS as u64) as usize;
-        // There are SHARDS of them.
-        self.live[nth]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn put(&self, ask: Ask, ended: Vec<Ended>, pause: Duration) {
+        if self.count.fetch_add(ended.len(), Ordering::Relaxed) >= MOST {
+            self.count.fetch_sub(ended.len(), Ordering::Relaxed);
+            self.metrics.lost.inc_by(ended.len() as u64);
+            return;
+        }
+        let mut waiting = self.of_subject(&ask.subject);
+        let subject = ask.subject.id;
+        let entry = waiting.entry(subject).or_insert_with(|| Waiting {
+            ask,
+            ended: Vec::new(),
+            until: Instant::now() + pause,
+            pause,
+        });
+        entry.ended.extend(ended);
     }
 
-    /// Requests that are in flight for so long that their holds want renewal, by subject.
-    fn old(&self) -> Vec<(Arc<Subject>, Vec<u64>)> {
-        let mut by_subject: AHashMap<u128, (Arc<Subject>, Vec<u64>)> = AHashMap::new();
+    fn of_hold(&self, id: u64) -> MutexGuard<'_, AHashMap<u64, Ask>> {
+        // There are SHARDS of them.
+        let shard = &self.live[(id % SHARDS as u64) as usize];
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn of_subject(&self, subject: &Subject) -> MutexGuard<'_, AHashMap<u128, Waiting>> {
+        // There are SHARDS of them.
+        let shard = &self.waiting[(subject.id % SHARDS as u128) as usize];
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to send what is due, or all there is: what was begun stands on the connection. Also gives
+    /// what could not even be begun.
+    fn begin(&self, shared: &Arc<Shared>, all: bool) -> (Vec<Sending>, Vec<Waiting>) {
+        let (mut begun, mut left) = (Vec::new(), Vec::new());
+        for shard in &self.waiting {
+            let mut waiting = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            for (_, one) in waiting.extract_if(|_, one| all || one.until <= now) {
+                self.count.fetch_sub(one.ended.len(), Ordering::Relaxed);
+                let mut sending: Sending = Box::pin(send(shared.clone(), one));
+                // The first poll hands the call to the connection.
+                match (&mut sending).now_or_never() {
+                    None => begun.push(sending),
+                    Some(rest) => left.extend(rest),
+                }
+            }
+        }
+        (begun, left)
+    }
+
+    /// Takes back what Redis did not take, for later; what is too old is lost.
+    fn retry(&self, left: impl IntoIterator<Item = Waiting>) {
+        for mut one in left {
+            let before = one.ended.len();
+            one.ended.retain(|ended| ended.at.elapsed() <= LIFE);
+            self.metrics.lost.inc_by((before - one.ended.len()) as u64);
+            let pause = (one.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+            if !one.ended.is_empty() {
+                self.put(one.ask, one.ended, pause);
+            }
+        }
+    }
+
+    /// Requests in flight, by subject.
+    fn in_flight(&self) -> Vec<(Ask, Vec<u64>)> {
+        let mut by_subject: AHashMap<u128, (Ask, Vec<u64>)> = AHashMap::new();
         for shard in &self.live {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            for (id, live) in shard
-                .iter()
-                .filter(|(_, live)| live.since.elapsed() >= RENEW)
-            {
+            for (id, ask) in shard.iter() {
                 let entry = by_subject
-                    .entry(live.subject.id)
-                    .or_insert_with(|| (live.subject.clone(), Vec::new()));
+                    .entry(ask.subject.id)
+                    .or_insert_with(|| (ask.clone(), Vec::new()));
                 entry.1.push(*id);
             }
         }
@@ -118,41 +201,57 @@ impl Settling {
     }
 }
 
+/// What of ended requests Redis is told.
+pub(super) fn corrections(ended: &[Ended]) -> impl Iterator<Item = &Correction> {
+    ended.iter().map(|ended| &ended.correction)
+}
+
 /// Sends ended requests to Redis until told to stop, and then what is left, if Redis takes it.
 pub(super) async fn run(
     shared: Arc<Shared>,
-    metrics: Arc<LimitMetrics>,
-    mut queue: Receiver<Ended>,
+    settling: Arc<Settling>,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let mut batch = Vec::with_capacity(BATCH);
+    let mut tasks = JoinSet::new();
     loop {
-        let stopping = tokio::select! {
-            biased;
-            count = queue.recv_many(&mut batch, BATCH) => count == 0,
-            _ = stopped.changed() => true,
-        };
-        if stopping {
-            break;
+        let some = settling.count.load(Ordering::Relaxed) > 0;
+        tokio::select! {
+            () = settling.wake.notified() => {}
+            () = sleep(FIRST_PAUSE), if some => {}
+            Some(_) = tasks.join_next() => continue,
+            _ = stopped.changed() => break,
         }
-        while !batch.is_empty() {
-            batch = send(&shared, batch, &metrics).await;
-            if !batch.is_empty() {
-                tokio::select! {
-                    () = sleep(PAUSE) => {}
-                    _ = stopped.changed() => break,
-                }
-            }
+        sleep(MOMENT).await;
+        let (begun, left) = settling.begin(&shared, false);
+        settling.retry(left);
+        if !begun.is_empty() {
+            let settling = settling.clone();
+            tasks.spawn(async move {
+                settling.retry(join_all(begun).await.into_iter().flatten());
+            });
         }
     }
-    while let Ok(ended) = queue.try_recv() {
-        batch.push(ended);
-    }
-    let left = send(&shared, batch, &metrics).await;
-    metrics.lost.inc_by(left.len() as u64);
+    while tasks.join_next().await.is_some() {}
+    let (begun, mut left) = settling.begin(&shared, true);
+    left.extend(join_all(begun).await.into_iter().flatten());
+    let lost: usize = left.iter().map(|one| one.ended.len()).sum();
+    settling.metrics.lost.inc_by(lost as u64);
 }
 
-/// Keeps the holds of long requests until told to stop.
+/// Sends what one subject has; gives back what Redis did not take.
+async fn send(shared: Arc<Shared>, mut waiting: Waiting) -> Option<Waiting> {
+    while !waiting.ended.is_empty() {
+        let some = waiting.ended.len().min(BATCH);
+        let ended = waiting.ended.get(..some).unwrap_or_default();
+        if shared.settle(&waiting.ask, ended).await.is_err() {
+            return Some(waiting);
+        }
+        waiting.ended.drain(..some);
+    }
+    None
+}
+
+/// Keeps the holds of requests in flight until told to stop.
 pub(super) async fn renew(
     shared: Arc<Shared>,
     settling: Arc<Settling>,
@@ -165,38 +264,17 @@ pub(super) async fn renew(
             _ = ticks.tick() => {}
             _ = stopped.changed() => return,
         }
-        for (subject, ids) in settling.old() {
+        for (ask, ids) in settling.in_flight() {
             for some in ids.chunks(BATCH) {
-                // The next round is early enough.
-                let _ = shared.renew(&subject, some).await;
+                // One that fails is early enough in the next round.
+                let _ = shared.renew(&ask.subject, some).await;
+                // What ended meanwhile may have been put back in by this very call.
+                for id in some {
+                    if !settling.of_hold(*id).contains_key(id) {
+                        settling.ended(ask.clone(), *id, 0, 0);
+                    }
+                }
             }
         }
     }
-}
-
-/// Sends all of a batch; gives back what Redis did not take and what is not too old for it.
-async fn send(shared: &Shared, batch: Vec<Ended>, metrics: &LimitMetrics) -> Vec<Ended> {
-    let mut by_subject: AHashMap<u128, Vec<Ended>> = AHashMap::new();
-    for ended in batch {
-        if ended.at.elapsed() > LIFE {
-            metrics.lost.inc();
-            continue;
-        }
-        let subject = ended.ask.subject.id;
-        by_subject.entry(subject).or_default().push(ended);
-    }
-    let sent = by_subject.into_values().map(|of_one| async move {
-        let corrections: Vec<Correction> = of_one
-            .iter()
-            .map(|ended| ended.correction.clone())
-            .collect();
-        let Some(first) = of_one.first() else {
-            return Vec::new();
-        };
-        match shared.settle(&first.ask, &corrections).await {
-            Ok(()) => Vec::new(),
-            Err(_) => of_one,
-        }
-    });
-    join_all(sent).await.into_iter().flatten().collect()
 }

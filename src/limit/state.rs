@@ -1,6 +1,6 @@
 //! Where one subject stands, and what a request does to it: the algorithm without its storage.
 //!
-//! `limit.lua` is the same, line by line, for Redis; the tests of `tests/limits.rs` run on both.
+//! `limit.lua` is the same for Redis; the tests of `tests/limits.rs` run on both.
 
 use super::bucket::{Bucket, FLOOR, UNIT};
 use super::clock::Now;
@@ -11,21 +11,53 @@ use std::time::Duration;
 /// Further behind, it was set: waiting for it could lock a client out for days.
 const BEHIND: u64 = 60_000;
 
-/// The levels of one subject. What its plan does not limit stays full.
+/// No reset is told that lies further ahead: a year, and calendars end somewhere.
+const FURTHEST: u64 = 365 * 86_400_000;
+
+/// The level of one bucket, and when it was right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pool {
+    level: i64,
+    at: u64,
+}
+
+/// Full, whatever the bucket holds.
+const FULL: i64 = i64::MAX;
+
+impl Pool {
+    /// The same at this moment.
+    fn advanced(self, bucket: Bucket, now: u64) -> Pool {
+        let elapsed = now.saturating_sub(self.at);
+        let behind = self.at.saturating_sub(now);
+        let set = behind > BEHIND;
+        Pool {
+            level: bucket.refilled(self.level, elapsed),
+            at: if set { now } else { self.at.max(now) },
+        }
+    }
+}
+
+/// The levels of one subject. A bucket that its plan does not limit is left as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State {
-    /// When the levels were right.
-    at: u64,
-    /// Units in the request bucket.
-    requests: i64,
-    /// Units in the token bucket.
-    tokens: i64,
-    /// The day that `spent` counts.
-    day: i32,
-    /// Tokens of that day.
+    requests: Pool,
+    tokens: Pool,
+    /// Tokens of `day`.
     spent: u64,
+    day: i32,
     /// Requests in flight.
     live: u32,
+}
+
+/// What a request was charged, to be corrected when it has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Charge {
+    /// Units that were taken from the token bucket.
+    pub(super) units: i64,
+    /// Tokens that were counted for the day.
+    pub(super) tokens: u64,
+    /// Which day.
+    pub(super) day: i32,
 }
 
 /// What Redis tells of a subject.
@@ -42,37 +74,40 @@ pub struct Levels {
 impl State {
     /// A subject that was never seen: everything is full.
     pub fn fresh(limits: &Limits, now: Now) -> State {
-        State {
+        let full = Pool {
+            level: FULL,
             at: now.ms,
-            requests: i64::MAX,
-            tokens: i64::MAX,
-            day: now.day(limits.day_offset),
+        };
+        State {
+            requests: full,
+            tokens: full,
             spent: 0,
+            day: now.day(limits.day_offset),
             live: 0,
         }
     }
 
-    /// Brings the levels up to now.
-    fn advance(&mut self, limits: &Limits, now: Now) {
-        let elapsed = now.ms.saturating_sub(self.at);
-        if now.ms > self.at || self.at - now.ms > BEHIND {
-            self.at = now.ms;
+    /// The same at this moment, and whether the clock was set back since.
+    fn advanced(&self, limits: &Limits, now: Now) -> (State, bool) {
+        let mut next = *self;
+        if let Some(bucket) = limits.requests {
+            next.requests = self.requests.advanced(bucket, now.ms);
         }
-        let refilled = |bucket: Option<Bucket>, level: i64| {
-            bucket.map_or(i64::MAX, |bucket| bucket.refilled(level, elapsed))
-        };
-        self.requests = refilled(limits.requests, self.requests);
-        self.tokens = refilled(limits.tokens, self.tokens);
+        if let Some(bucket) = limits.tokens {
+            next.tokens = self.tokens.advanced(bucket, now.ms);
+        }
         let day = now.day(limits.day_offset);
         // A day back is a clock that was corrected; the day's count goes on.
         if day > self.day || self.day.saturating_sub(day) > 1 {
-            self.day = day;
-            self.spent = 0;
+            next.day = day;
+            next.spent = 0;
         }
+        let set = next.requests.at < self.requests.at || next.tokens.at < self.tokens.at;
+        (next, set)
     }
 
     /// Admits one request, or nothing of it. A node that has only one of `share` parts of the limits
-    /// counts everything so many times. Gives the day that the tokens were charged to.
+    /// counts everything so many times.
     ///
     /// # Errors
     /// The limit with the longest wait, and with no wait known only where no other fired.
@@ -82,18 +117,22 @@ impl State {
         estimate: u64,
         share: u32,
         now: Now,
-    ) -> Result<i32, Denial> {
-        let before = *self;
-        self.advance(limits, now);
+    ) -> Result<Charge, Denial> {
+        let (mut next, set) = self.advanced(limits, now);
         let share = i64::from(share.max(1));
         let estimate = limits.charged(estimate);
         // A part too small for one request still lets one through when it is full.
         let cost = |bucket: Option<Bucket>, units: i64| {
-            let capacity = bucket.map_or(i64::MAX, |bucket| bucket.capacity());
-            units.saturating_mul(share).min(capacity)
+            bucket.map_or(0, |bucket| {
+                units.saturating_mul(share).min(bucket.capacity())
+            })
         };
         let request = cost(limits.requests, UNIT);
-        let tokens = cost(limits.tokens, units(estimate));
+        let units = cost(limits.tokens, units(estimate));
+        let tokens = match limits.tokens_per_day {
+            Some(most) => estimate.saturating_mul(share.unsigned_abs()).min(most),
+            None => 0,
+        };
 
         let mut longest: Option<(Reason, Option<Duration>)> = None;
         let mut fired = |reason, wait: Option<Duration>| {
@@ -102,83 +141,84 @@ impl State {
             }
         };
         if let Some(most) = limits.concurrency
-            && i64::from(self.live) >= (i64::from(most) / share).max(1)
+            && i64::from(next.live) >= (i64::from(most) / share).max(1)
         {
             fired(Reason::Concurrency, None);
         }
-        for (reason, bucket, level, cost) in [
-            (Reason::Requests, limits.requests, self.requests, request),
-            (Reason::Tokens, limits.tokens, self.tokens, tokens),
+        for (reason, bucket, pool, cost) in [
+            (Reason::Requests, limits.requests, next.requests, request),
+            (Reason::Tokens, limits.tokens, next.tokens, units),
         ] {
-            if let Some(bucket) = bucket.filter(|_| level < cost) {
-                fired(
-                    reason,
-                    Some(Duration::from_millis(bucket.until(level, cost))),
-                );
+            if let Some(bucket) = bucket.filter(|_| pool.level < cost) {
+                let wait = bucket.until(pool.level, cost);
+                fired(reason, Some(Duration::from_millis(wait)));
             }
         }
-        let charged = estimate.saturating_mul(share.unsigned_abs());
         if let Some(most) = limits.tokens_per_day
-            && self.spent.saturating_add(charged.min(most)) > most
+            && next.spent.saturating_add(tokens) > most
         {
             fired(Reason::TokensPerDay, Some(now.day_left(limits.day_offset)));
         }
         if let Some((reason, wait)) = longest {
-            let denial = Denial {
+            // A refusal changes nothing, unless the clock was set: then it counts from here.
+            if set {
+                *self = next;
+            }
+            return Err(Denial {
                 reason,
                 wait,
-                reading: self.shown(limits),
-            };
-            // A refusal changes nothing, unless the clock was set: then it counts from here.
-            if self.at >= before.at {
-                *self = before;
-            }
-            return Err(denial);
+                reading: reading(limits, next.levels(), share.unsigned_abs()),
+            });
         }
-        self.requests -= if limits.requests.is_some() {
-            request
-        } else {
-            0
-        };
-        self.tokens -= if limits.tokens.is_some() { tokens } else { 0 };
-        self.spent = self.spent.saturating_add(charged);
-        self.live = self.live.saturating_add(1);
-        Ok(self.day)
+        next.requests.level -= request;
+        next.tokens.level -= units;
+        next.spent = next.spent.saturating_add(tokens);
+        // What is never told of again must not be waited for.
+        next.live = next.live.saturating_add(u32::from(limits.settles()));
+        *self = next;
+        Ok(Charge {
+            units,
+            tokens,
+            day: self.day,
+        })
     }
 
-    /// Ends a request: its place is free, and its tokens are what was used. With `None` they stay
-    /// what was estimated.
+    /// Ends a request: its place is free, and its charge is what it used. With `None` the charge
+    /// stays what was estimated.
     pub fn settle(
         &mut self,
         limits: &Limits,
-        estimate: u64,
+        charge: Charge,
         used: Option<u64>,
         share: u32,
-        day: i32,
         now: Now,
     ) {
-        self.advance(limits, now);
+        (*self, _) = self.advanced(limits, now);
         self.live = self.live.saturating_sub(1);
         let Some(used) = used else { return };
-        let share = i64::from(share.max(1));
-        let more = units(used).saturating_sub(units(limits.charged(estimate)));
+        let share = share.max(1);
         if let Some(bucket) = limits.tokens {
-            self.tokens = self
+            let used = units(used).saturating_mul(i64::from(share));
+            self.tokens.level = self
                 .tokens
-                .saturating_sub(more.saturating_mul(share))
+                .level
+                .saturating_sub(used.saturating_sub(charge.units))
                 .clamp(FLOOR, bucket.capacity());
         }
-        if day == self.day {
-            let more = (more / UNIT).saturating_mul(share);
-            self.spent = self.spent.saturating_add_signed(more);
+        if limits.tokens_per_day.is_some() && charge.day == self.day {
+            let used = used.saturating_mul(u64::from(share));
+            self.spent = self
+                .spent
+                .saturating_sub(charge.tokens)
+                .saturating_add(used);
         }
     }
 
     /// Takes over what Redis said just now, so that this node knows where to go on without it.
     pub fn follow(&mut self, limits: &Limits, levels: Levels, now: Now) {
-        self.advance(limits, now);
-        self.requests = levels.requests;
-        self.tokens = levels.tokens;
+        (*self, _) = self.advanced(limits, now);
+        self.requests.level = levels.requests;
+        self.tokens.level = levels.tokens;
         self.spent = levels.spent;
     }
 
@@ -190,21 +230,18 @@ impl State {
         };
     }
 
-    /// Where the subject stands.
-    pub fn reading(&mut self, limits: &Limits, now: Now) -> Reading {
-        self.advance(limits, now);
-        self.shown(limits)
+    /// Where the subject stands, for a node with one of `share` parts of the limits.
+    pub fn reading(&self, limits: &Limits, share: u32, now: Now) -> Reading {
+        let (next, _) = self.advanced(limits, now);
+        reading(limits, next.levels(), u64::from(share))
     }
 
-    fn shown(&self, limits: &Limits) -> Reading {
-        reading(
-            limits,
-            Levels {
-                requests: self.requests,
-                tokens: self.tokens,
-                spent: self.spent,
-            },
-        )
+    fn levels(&self) -> Levels {
+        Levels {
+            requests: self.requests.level,
+            tokens: self.tokens.level,
+            spent: self.spent,
+        }
     }
 
     /// From when on the subject is as good as one that was never seen, if nothing more happens:
@@ -213,24 +250,34 @@ impl State {
         if self.live > 0 {
             return None;
         }
-        let full = |bucket: Option<Bucket>, level| {
-            bucket.map_or(0, |bucket| bucket.until(level, bucket.capacity()))
+        let full = |bucket: Option<Bucket>, pool: Pool| {
+            bucket.map_or(now.ms, |bucket| {
+                let left = bucket.until(pool.level, bucket.capacity());
+                pool.at.saturating_add(left)
+            })
         };
-        let mut left = full(limits.requests, self.requests).max(full(limits.tokens, self.tokens));
-        if limits.tokens_per_day.is_some() && self.spent > 0 {
-            let day = now.day_left(limits.day_offset).as_millis();
-            left = left.max(u64::try_from(day).unwrap_or(u64::MAX));
-        }
-        Some(self.at.max(now.ms).saturating_add(left))
+        let requests = full(limits.requests, self.requests);
+        let tokens = full(limits.tokens, self.tokens);
+        let day = match limits.tokens_per_day.is_some() && self.spent > 0 {
+            true => {
+                let left = now.day_left(limits.day_offset).as_millis();
+                now.ms
+                    .saturating_add(u64::try_from(left).unwrap_or(u64::MAX))
+            }
+            false => now.ms,
+        };
+        Some(requests.max(tokens).max(day))
     }
 }
 
-/// Levels → what headers tell.
-pub fn reading(limits: &Limits, levels: Levels) -> Reading {
+/// Levels → what headers tell; of one of `share` parts, what this node would still admit.
+pub fn reading(limits: &Limits, levels: Levels, share: u64) -> Reading {
     let level = |bucket: Bucket, level: i64| Level {
         limit: bucket.per_minute(),
-        remaining: (level.max(0) / UNIT).unsigned_abs(),
-        reset: Duration::from_millis(bucket.until(level, bucket.capacity())),
+        remaining: level.clamp(0, bucket.capacity()).unsigned_abs()
+            / UNIT.unsigned_abs()
+            / share.max(1),
+        reset: Duration::from_millis(bucket.until(level, bucket.capacity()).min(FURTHEST)),
     };
     Reading {
         requests: limits.requests.map(|bucket| level(bucket, levels.requests)),
@@ -238,7 +285,8 @@ pub fn reading(limits: &Limits, levels: Levels) -> Reading {
     }
 }
 
-fn units(tokens: u64) -> i64 {
+/// Tokens → units.
+pub(super) fn units(tokens: u64) -> i64 {
     i64::try_from(tokens)
         .unwrap_or(i64::MAX)
         .saturating_mul(UNIT)

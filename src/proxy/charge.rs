@@ -6,11 +6,13 @@ use crate::admit::{Admission, Permit, admit};
 use crate::auth::secret::KeyHint;
 use crate::auth::{Caller, anonymous, authenticate, credential, missing};
 use crate::id::next_random;
-use crate::meter::estimate;
+use crate::limit::bucket;
+use crate::meter::usage::Source;
+use crate::meter::{Form, estimate};
 use crate::rejection::{Code, Rejection};
 use crate::route::Operation;
 use pingora::proxy::Session;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Who calls.
 pub(super) fn identified(session: &Session, ctx: &mut Context) -> Result<Caller, Rejection> {
@@ -32,19 +34,19 @@ pub(super) fn not_a_flood(ctx: &Context) -> Result<(), Rejection> {
     let Some(flood) = &ctx.snapshot.flood else {
         return Ok(());
     };
-    if flood.allows(ctx.client) {
+    let Err(wait) = flood.count(ctx.client) else {
         return Ok(());
-    }
+    };
     ctx.snapshot.recorder.refused_unauthenticated();
     let (most, per) = flood.limit();
-    let per = per.as_secs();
+    let (per, seconds) = (per.as_secs(), wait.as_millis().div_ceil(1000));
     Err(Rejection::new(
         Code::RateLimitExceeded,
         format!(
-            "Limit of {most} requests without a valid key in {per} s reached for your network; send a valid key, or retry in {per} s."
+            "Limit of {most} requests without a valid key in {per} s reached for your network; send a valid key, or retry in {seconds} s."
         ),
     )
-    .retry_after(Some(Duration::from_secs(per))))
+    .retry_after(Some(wait)))
 }
 
 /// Asks the limits, and readies the request for its way upstream.
@@ -107,6 +109,7 @@ fn forward(
         operation,
         body,
         prompt,
+        relayed: 0,
         query: session.req_header().uri.query().map(str::to_owned),
         read,
         tried: 0,
@@ -118,4 +121,46 @@ fn forward(
         held: None,
         answered: None,
     }))
+}
+
+/// Tells the limits what a request used, once: before the last byte of its answer goes out, so that
+/// who asks again after it finds room; or when the request has ended in any other way. `failed` is
+/// why there is no answer of the provider's, if there is none.
+pub(super) fn settle(ctx: &mut Context, failed: Option<Code>) {
+    let Some(forward) = ctx.forward.as_deref_mut() else {
+        return;
+    };
+    let used = used(forward, failed);
+    forward.admission.settle(used.min(bucket::MOST));
+}
+
+/// Tokens that a request has used, as far as is known by now.
+fn used(forward: &Forward, failed: Option<Code>) -> u64 {
+    if !forward.operation.uses_tokens() {
+        return 0;
+    }
+    let Some(meter) = &forward.meter else {
+        // It failed before any answer; a provider that has begun to work charges for its prompt.
+        let begun = matches!(failed, None | Some(Code::UpstreamTimeout));
+        let unanswered = forward.attempts > 0 && forward.answered.is_none();
+        return if begun && unanswered {
+            forward.prompt
+        } else {
+            0
+        };
+    };
+    let reading = meter.reading();
+    let usage = reading.usage;
+    if reading.source == Source::Reported && !reading.hostile {
+        return usage.input.saturating_add(usage.output);
+    }
+    let relayed = match meter.form() {
+        _ if !forward.operation.writes_text() => 0,
+        Form::Json => forward.relayed / 4,
+        Form::Opaque => 0,
+        _ => meter.events(),
+    };
+    let told = |count: u64| if reading.hostile { 0 } else { count };
+    let input = forward.prompt.max(told(usage.input));
+    input.saturating_add(relayed.max(told(usage.output)))
 }

@@ -78,6 +78,8 @@ pub struct Forward {
     pub body: Body,
     /// Tokens of the prompt, as far as one can guess; 0 where nobody asks.
     pub prompt: u64,
+    /// Bytes of the answer's body that went to the client.
+    pub relayed: u64,
     /// Query string, without the question mark.
     pub query: Option<String>,
     /// When the body had been read, or as much of it as the route needs.

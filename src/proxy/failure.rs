@@ -1,5 +1,6 @@
 //! When forwarding fails: what the client hears, before or in the middle of an answer.
 
+use super::charge::settle;
 use super::context::Context;
 use super::request::body_overdue;
 use super::respond::{reject, terminal_event};
@@ -21,6 +22,7 @@ pub async fn answer(
     gateway: &Gateway,
 ) -> FailToProxy {
     if finished(ctx) {
+        settle(ctx, None);
         // The provider said all it had to say, and only then broke off or lingered: the client has
         // a whole answer, be it the provider's own error.
         ctx.outcome = Some(if told_failure(ctx) {
@@ -46,6 +48,7 @@ pub async fn answer(
         };
     };
     tell(error, ctx, &rejection, uncounted);
+    settle(ctx, Some(rejection.code));
     ctx.outcome = Some(Outcome::Rejected(rejection.code));
     let status = rejection.code.row().status;
     let written = match session.response_written() {

@@ -173,6 +173,7 @@ impl ProxyHttp for Proxy {
     ) -> Result<Option<Bytes>> {
         trailers.clear();
         let rest = response::end(ctx, &self.gateway);
+        charge::settle(ctx, None);
         Ok(Some(rest).filter(|rest| !rest.is_empty()))
     }
 
@@ -239,7 +240,8 @@ impl ProxyHttp for Proxy {
             Outcome::ClientGone => 499,
             _ => status.unwrap_or(0),
         };
-        recording::settle(session, ctx);
+        // Of most requests that was said with the last byte; the others have ended without one.
+        charge::settle(ctx, None);
         recording::record(&self.gateway, session, ctx, status, outcome);
     }
 }

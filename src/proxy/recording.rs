@@ -4,9 +4,8 @@ use super::context::Context;
 use super::snapshot::Gateway;
 use crate::auth::secret::KeyHint;
 use crate::id::RequestId;
-use crate::limit::bucket;
+use crate::meter::Meter;
 use crate::meter::usage::Source;
-use crate::meter::{Form, Meter};
 use crate::record::event::{Event, Outcome};
 use crate::record::metrics::AttemptEnd;
 use crate::record::recorder::Place;
@@ -16,37 +15,6 @@ use pingora::proxy::Session;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-
-/// Tells the limits what a finished request used.
-pub fn settle(session: &Session, ctx: &mut Context) {
-    let Some(forward) = ctx.forward.as_deref_mut() else {
-        return;
-    };
-    let used = match &forward.meter {
-        // No provider took it up.
-        None => 0,
-        Some(_) if !forward.operation.uses_tokens() => 0,
-        Some(meter) => {
-            let reading = meter.reading();
-            let usage = reading.usage;
-            if reading.source == Source::Reported && !reading.hostile {
-                usage.input.saturating_add(usage.output)
-            } else {
-                let relayed = match meter.form() {
-                    Form::Json => session.body_bytes_sent() as u64 / 4,
-                    Form::Opaque => 0,
-                    _ => meter.events(),
-                };
-                let output = relayed.max(if reading.hostile { 0 } else { usage.output });
-                let input = forward
-                    .prompt
-                    .max(if reading.hostile { 0 } else { usage.input });
-                input.saturating_add(output)
-            }
-        }
-    };
-    forward.admission.settle(used.min(bucket::MOST));
-}
 
 /// Makes the event of a finished request, and hands it on.
 pub fn record(gateway: &Gateway, session: &Session, ctx: &Context, status: u16, outcome: Outcome) {

@@ -88,6 +88,10 @@ pub async fn check(
             return Err(refused.into());
         }
     };
+    if caller.is_anonymous() {
+        // Before its plan is asked for anything, which may be elsewhere.
+        not_a_flood(ctx)?;
+    }
     ctx.caller = Some(caller.clone());
     if endpoint.operation.body() == route::Body::None {
         let asked = endpoint.operation == Operation::ListModels;

@@ -1,5 +1,6 @@
 //! From the provider's header to the last byte: what is passed on, what is metered, what is ours to say.
 
+use super::charge::settle;
 use super::context::{Active, Context, Forward};
 use super::form::{is_stream, metered};
 use super::headers::{X_ACCEL_BUFFERING, downward, take_response};
@@ -190,12 +191,14 @@ pub fn pass(
             (None, None) => chunk,
         });
     }
+    forward.relayed += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
     let says = body.as_ref().is_some_and(|chunk| !chunk.is_empty());
     if says && forward.stream.is_some() && ctx.first_event.is_none() {
         ctx.first_event = Some(Instant::now());
     }
     if last {
         append(body, end(ctx, gateway));
+        settle(ctx, None);
     }
     Ok(())
 }

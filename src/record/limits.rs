@@ -34,6 +34,12 @@ impl Function {
         Function::Announce,
     ];
 
+    /// Whether a request waits for it. The others are tried again in the background: how they fail says
+    /// nothing new of Redis.
+    pub const fn is_waited_for(self) -> bool {
+        matches!(self, Function::Admit | Function::Read)
+    }
+
     /// Its name in metrics and, with `tollgate_` before it and the library's version behind, in Redis.
     pub const fn as_str(self) -> &'static str {
         match self {

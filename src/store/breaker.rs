@@ -50,6 +50,12 @@ impl Breaker {
         timeouts >= TIMEOUTS || (calls >= ENOUGH && failures >= calls.div_ceil(2))
     }
 
+    /// Whether at least half of this second's calls failed.
+    pub fn mostly_fails(&self) -> bool {
+        let calls = self.calls.load(Ordering::Relaxed);
+        self.failures.load(Ordering::Relaxed) >= calls.div_ceil(2)
+    }
+
     /// Forgets everything: a new connection stands.
     pub fn reset(&self) {
         self.timeouts.store(0, Ordering::Relaxed);

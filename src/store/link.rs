@@ -12,14 +12,17 @@ use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster_async::ClusterConnection;
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 use sha2::{Digest, Sha256};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
 /// The most that a request waits for Redis: with what timers and a busy machine add, it is below 50 ms.
-pub const DEADLINE: Duration = Duration::from_millis(40);
+pub const DEADLINE: Duration = Duration::from_millis(35);
+
+/// Single calls that fail are told of so often.
+const MENTION: Duration = Duration::from_secs(60);
 
 /// Where Redis is, and what is kept there.
 pub struct Settings {
@@ -80,6 +83,8 @@ pub struct Link {
     pub node: u64,
     pub(super) nodes: AtomicU32,
     started: Instant,
+    /// The second after the one in which a failed call was last told of; 0 for never.
+    mentioned: AtomicU64,
     pub(super) metrics: Arc<StoreMetrics>,
 }
 
@@ -111,6 +116,7 @@ impl Link {
             node: next_random(),
             nodes: AtomicU32::new(1),
             started: Instant::now(),
+            mentioned: AtomicU64::new(0),
             metrics,
         })
     }
@@ -145,40 +151,72 @@ impl Link {
         let (end, why) = match answer {
             Ok(Ok(value)) => {
                 self.metrics.call(function, took);
-                self.count(End::Answered);
+                self.breaker.count(End::Answered, self.second());
                 return Ok(value);
             }
-            Err(_) => (Away::TimedOut, "no answer in 40 ms".to_owned()),
-            Ok(Err(error)) if error.is_timeout() => {
-                (Away::TimedOut, "no answer in 40 ms".to_owned())
-            }
-            Ok(Err(error)) => {
-                if self.is_fatal(&error) {
-                    self.metrics.error("failed");
-                    self.give_up(&connection, &said(&error));
-                    return Err(Away::Failed);
-                }
-                (Away::Failed, said(&error))
-            }
-        };
-        let counted = match end {
-            Away::TimedOut => End::TimedOut,
-            _ => End::Failed,
+            Ok(Err(error)) if !error.is_timeout() => (End::Failed, self.judge(&error)),
+            _ => (
+                End::TimedOut,
+                Verdict::Passing("no answer in 35 ms".to_owned()),
+            ),
         };
         self.metrics.error(match end {
-            Away::TimedOut => "timeout",
+            End::TimedOut => "timeout",
             _ => "failed",
         });
-        if self.count(counted) {
-            self.give_up(&connection, &why);
-        } else {
-            log::debug!("store: Redis, {}: {why}", function.as_str());
+        match why {
+            Verdict::Fatal(why) => self.give_up(&connection, &why),
+            Verdict::Passing(why) => {
+                let too_many = function.is_waited_for() && self.breaker.count(end, self.second());
+                // In a cluster the calls that fail may all be one server's.
+                let enough = !self.is_cluster() || self.breaker.mostly_fails();
+                match too_many && enough {
+                    true => self.give_up(&connection, &why),
+                    false => self.mention(function, &why),
+                }
+            }
         }
-        Err(end)
+        Err(match end {
+            End::TimedOut => Away::TimedOut,
+            _ => Away::Failed,
+        })
     }
 
-    fn count(&self, end: End) -> bool {
-        self.breaker.count(end, self.started.elapsed().as_secs())
+    /// An answer came that is none: counted as a failure.
+    pub fn misunderstood(&self) -> Away {
+        self.metrics.error("malformed");
+        let why = "it answers what the functions never say";
+        if let Some(connection) = self.connection.load_full()
+            && self.breaker.count(End::Failed, self.second())
+        {
+            self.give_up(&connection, why);
+        } else {
+            self.mention(Function::Admit, why);
+        }
+        Away::Failed
+    }
+
+    /// Tells of a call that failed while Redis is there; once a minute, for there may be many.
+    fn mention(&self, function: Function, why: &str) {
+        let now = self.second() + 1;
+        let before = self.mentioned.load(Ordering::Relaxed);
+        if before == 0 || now >= before + MENTION.as_secs() {
+            self.mentioned.store(now, Ordering::Relaxed);
+            log::warn!(
+                "store: a call to Redis failed ({}: {why}); for what asked it: {}",
+                function.as_str(),
+                self.consequence
+            );
+        }
+    }
+
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self.target, Target::Cluster(_))
+    }
+
+    /// The second that the breaker counts.
+    fn second(&self) -> u64 {
+        self.started.elapsed().as_secs()
     }
 
     /// Gives a connection up, if it is still the one in use: from now on calls fail at once, until the
@@ -196,30 +234,48 @@ impl Link {
     }
 
     /// Whether an error says that further calls would fail as well.
-    fn is_fatal(&self, error: &RedisError) -> bool {
+    fn judge(&self, error: &RedisError) -> Verdict {
+        let why = said(error);
         // Functions are gone from one server; the supervisor loads them on all.
         if error.to_string().contains("Function not found") {
-            return true;
+            return Verdict::Fatal(why);
         }
-        if matches!(self.target, Target::Cluster(_)) {
+        if self.is_cluster() {
             // One server of several: the others may be well, and the client looks for a new one.
-            return false;
+            return Verdict::Passing(why);
         }
         match error.kind() {
-            ErrorKind::Server(kind) => matches!(
-                kind,
+            ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask) => {
+                Verdict::Fatal("it is a cluster: write redis+cluster:// in store.redis.url".into())
+            }
+            ErrorKind::Server(
                 ServerErrorKind::BusyLoading
-                    | ServerErrorKind::MasterDown
-                    | ServerErrorKind::ReadOnly
-                    | ServerErrorKind::NoPerm
-            ),
-            ErrorKind::Extension => matches!(
-                error.code(),
-                Some("NOREPLICAS" | "MISCONF" | "OOM" | "NOAUTH" | "WRONGPASS")
-            ),
-            _ => error.is_unrecoverable_error(),
+                | ServerErrorKind::MasterDown
+                | ServerErrorKind::ReadOnly
+                | ServerErrorKind::NoPerm
+                | ServerErrorKind::ClusterDown,
+            ) => Verdict::Fatal(why),
+            ErrorKind::Extension
+                if matches!(
+                    error.code(),
+                    Some("NOREPLICAS" | "MISCONF" | "OOM" | "NOAUTH" | "WRONGPASS")
+                ) =>
+            {
+                Verdict::Fatal(why)
+            }
+            ErrorKind::Extension | ErrorKind::Server(_) => Verdict::Passing(why),
+            _ if error.is_unrecoverable_error() => Verdict::Fatal(why),
+            _ => Verdict::Passing(why),
         }
     }
+}
+
+/// What an error says of the calls that follow.
+enum Verdict {
+    /// They would fail as well.
+    Fatal(String),
+    /// They need not.
+    Passing(String),
 }
 
 /// What an error says, on one line; it holds what Redis said, never what was sent.

@@ -39,7 +39,7 @@ proptest! {
                 if state.admit(&limits, 0, 1, at(now)).is_ok() {
                     admitted.push(now);
                 }
-                prop_assert!(state.requests <= limits.requests.unwrap().capacity());
+                prop_assert!(state.requests.level <= limits.requests.unwrap().capacity());
             }
         }
         for (first, begin) in admitted.iter().enumerate() {
@@ -81,19 +81,19 @@ proptest! {
         let (mut charged, mut largest_excess) = (0, 0);
         for (passed, estimate, used) in steps {
             now += passed;
-            let before = state.reading(&limits, at(now)).tokens.unwrap().remaining;
-            let in_debt = state.tokens < 0;
+            let before = state.reading(&limits, 1, at(now)).tokens.unwrap().remaining;
+            let in_debt = state.advanced(&limits, at(now)).0.tokens.level < 0;
             let admitted = state.admit(&limits, estimate, 1, at(now));
-            if let Ok(day) = admitted {
-                prop_assert!(!in_debt, "in debt of {}", state.tokens);
+            if let Ok(charge) = admitted {
+                prop_assert!(!in_debt, "in debt of {}", state.tokens.level);
                 prop_assert!(before >= limits.charged(estimate));
-                state.settle(&limits, estimate, Some(used), 1, day, at(now));
+                state.settle(&limits, charge, Some(used), 1, at(now));
                 charged += used;
                 largest_excess = largest_excess.max(used.saturating_sub(limits.charged(estimate)));
             } else {
                 prop_assert!(before < limits.charged(estimate) || in_debt);
             }
-            prop_assert!(state.tokens <= bucket.capacity());
+            prop_assert!(state.tokens.level <= bucket.capacity());
             // What was really used never exceeds the bucket by more than one wrong estimate.
             let allowed = (per_minute + largest_excess) * 60_000 + per_minute * now;
             prop_assert!(charged * 60_000 <= allowed);
@@ -142,6 +142,29 @@ proptest! {
     }
 
     #[test]
+    fn a_share_of_the_tokens_gives_back_no_more_than_it_took(
+        per_minute in 100_u64..20_000,
+        nodes in 1_u32..10,
+        steps in prop::collection::vec((0_u64..30_000, 0_u64..40_000, 0_u64..40_000), 1..60),
+    ) {
+        let limits = tokens(per_minute);
+        let mut now = 0;
+        let mut state = State::fresh(&limits, at(0));
+        let (mut used_up, mut largest) = (0, 0);
+        for (passed, estimate, used) in steps {
+            now += passed;
+            if let Ok(charge) = state.admit(&limits, estimate, nodes, at(now)) {
+                state.settle(&limits, charge, Some(used), nodes, at(now));
+                used_up += used;
+                largest = largest.max(used);
+            }
+        }
+        // Of all nodes together: the bucket, its refill, and one request of each beyond it.
+        let n = u64::from(nodes);
+        prop_assert!(used_up * n * 60_000 <= (per_minute + largest * n) * 60_000 + per_minute * now);
+    }
+
+    #[test]
     fn no_numbers_overflow(
         per_minute in prop::sample::select(vec![1, 60, MOST]),
         burst in prop::sample::select(vec![1, MOST]),
@@ -159,11 +182,11 @@ proptest! {
         };
         let mut state = State::fresh(&limits, at(5));
         for ms in times {
-            if let Ok(day) = state.admit(&limits, estimate, share, at(ms)) {
-                state.settle(&limits, estimate, Some(used), share, day, at(ms));
+            if let Ok(charge) = state.admit(&limits, estimate, share, at(ms)) {
+                state.settle(&limits, charge, Some(used), share, at(ms));
             }
-            let _ = (state.reading(&limits, at(ms)), state.fresh_at(&limits, at(ms)));
-            prop_assert!(state.tokens >= FLOOR);
+            let _ = (state.reading(&limits, 1, at(ms)), state.fresh_at(&limits, at(ms)));
+            prop_assert!(state.tokens.level >= FLOOR);
         }
     }
 }
@@ -191,7 +214,7 @@ fn a_day_that_was_corrected_does_not_begin_anew() {
     };
     let day = 86_400_000;
     let mut state = State::fresh(&limits, at(10 * day));
-    assert_eq!(state.admit(&limits, 100, 1, at(10 * day)), Ok(10));
+    assert_eq!(state.admit(&limits, 100, 1, at(10 * day)).unwrap().day, 10);
     let denial = state.admit(&limits, 1, 1, at(10 * day + 1000)).unwrap_err();
     assert_eq!(denial.reason, Reason::TokensPerDay);
     assert_eq!(denial.wait, Some(Duration::from_millis(day - 1000)));
@@ -210,9 +233,9 @@ fn a_late_settlement_counts_for_the_day_of_its_charge() {
     };
     let day = 86_400_000;
     let mut state = State::fresh(&limits, at(0));
-    let charged_to = state.admit(&limits, 60, 1, at(day - 1)).unwrap();
+    let charge = state.admit(&limits, 60, 1, at(day - 1)).unwrap();
     assert!(state.admit(&limits, 60, 1, at(day)).is_ok());
-    state.settle(&limits, 60, Some(0), 1, charged_to, at(day + 1));
+    state.settle(&limits, charge, Some(0), 1, at(day + 1));
     assert_eq!(state.spent, 60, "yesterday's refund is not today's");
 }
 
