@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use crate::Result;
-use crate::gateway::{Client, MODEL, Settings};
+use crate::gateway::{Client, MODEL, Settings, Shared};
 use crate::load::{Load, Until};
 use crate::process::{Memory, Process, Scratch, free_ports, ticks_per_second};
 use crate::provider::ANSWER;
@@ -51,6 +51,8 @@ pub struct Proxy {
     pub process: Process,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where it shows its metrics, if it has any.
+    pub metrics: Option<SocketAddr>,
     /// From its start to its first right answer.
     pub ready: Duration,
     /// What it held in memory then.
@@ -121,7 +123,7 @@ impl Bench {
         &self,
         name: &str,
         program: &Path,
-        redis: Option<SocketAddr>,
+        redis: Option<Shared>,
         clients: &[Client],
     ) -> Result<Proxy> {
         let [bind, metrics] = free_ports()?;
@@ -143,7 +145,11 @@ impl Bench {
             "--config".as_ref(),
             file.as_ref(),
         ];
-        self.proxy(name, &command, bind, &first.key).await
+        let proxy = self.proxy(name, &command, bind, &first.key).await?;
+        Ok(Proxy {
+            metrics: Some(metrics),
+            ..proxy
+        })
     }
 
     /// Starts the yardstick.
@@ -185,6 +191,7 @@ impl Bench {
         Ok(Proxy {
             process,
             address,
+            metrics: None,
             ready,
             idle,
         })

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use crate::Result;
 use crate::balancer::Balancer;
 use crate::bench::{Bench, Proxy, chat, open};
-use crate::gateway::{Client, MODEL, Store};
+use crate::gateway::{Client, MODEL, Shared, Store};
 use crate::open::{OpenLoop, Outcome};
 use crate::pace::Pace;
 use crate::process::{Process, free_ports, processor};
@@ -51,11 +51,11 @@ impl Cluster {
             Store::Memory => None,
             Store::Redis => Some(bench.redis().await?),
         };
-        let address = redis.as_ref().map(Redis::address);
+        let shared = redis.as_ref().map(|redis| Shared::strict(redis.address()));
         let mut proxies: Vec<Proxy> = Vec::with_capacity(usize::from(nodes));
         for number in 1..=nodes {
             let name = format!("node {number}");
-            proxies.push(bench.gateway(&name, program, address, clients).await?);
+            proxies.push(bench.gateway(&name, program, shared, clients).await?);
         }
         let addresses: Vec<SocketAddr> = proxies.iter().map(|node| node.address).collect();
         let (front, balancer) = match balancer {

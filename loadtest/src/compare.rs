@@ -280,6 +280,7 @@ impl Comparison {
             let Proxy {
                 process,
                 address: _,
+                metrics: _,
                 ready,
                 idle,
             } = proxy;

@@ -21,6 +21,45 @@ pub enum Store {
     Redis,
 }
 
+/// A Redis for all nodes, and what they do without it.
+#[derive(Debug, Clone, Copy)]
+pub struct Shared {
+    /// Where it listens.
+    pub redis: SocketAddr,
+    /// The policy for the time in which it is away.
+    pub when_away: WhenAway,
+}
+
+/// `store.on_failure.limits`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenAway {
+    /// Each node limits at its share.
+    Local,
+    /// Requests under a limit are answered with 503.
+    Deny,
+}
+
+impl Shared {
+    /// For measurements: limits that Redis did not decide would blur what is measured. Then the gateway is to
+    /// refuse with 503, which no run takes for a right answer.
+    pub fn strict(redis: SocketAddr) -> Self {
+        Shared {
+            redis,
+            when_away: WhenAway::Deny,
+        }
+    }
+}
+
+impl WhenAway {
+    /// As the configuration spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            WhenAway::Local => "local",
+            WhenAway::Deny => "deny",
+        }
+    }
+}
+
 /// A key with an account and a plan of its own: what it uses up, no other key lacks.
 pub struct Client {
     /// The name of key, account and plan.
@@ -104,7 +143,7 @@ pub struct Settings<'a> {
     /// The store's directory.
     pub store: &'a Path,
     /// The Redis that holds the limits; without one, the gateway's memory does.
-    pub redis: Option<SocketAddr>,
+    pub redis: Option<Shared>,
     /// Who may send.
     pub clients: &'a [Client],
 }
@@ -121,12 +160,11 @@ impl Settings<'_> {
             clients,
         } = self;
         let store = store.display();
-        // Limits that Redis did not decide would blur what is measured: then the gateway is to refuse with 503,
-        // which no run takes for a right answer.
         let redis = match redis {
-            Some(address) => {
+            Some(Shared { redis, when_away }) => {
+                let policy = when_away.name();
                 format!(
-                    r#", redis: {{ url: "redis://{address}/0" }}, on_failure: {{ limits: deny }}"#
+                    r#", redis: {{ url: "redis://{redis}/0" }}, on_failure: {{ limits: {policy} }}"#
                 )
             }
             None => String::new(),

@@ -9,7 +9,7 @@ use clap::{Args, value_parser};
 
 use crate::Result;
 use crate::bench::{Bench, Cores, Proxy, Turn, WARM_UP, load};
-use crate::gateway::{Client, KEY, Limits, Store};
+use crate::gateway::{Client, KEY, Limits, Shared, Store};
 use crate::process::{existing, processor};
 use crate::redis::Redis;
 use crate::report::{Report, Samples};
@@ -107,9 +107,9 @@ impl Refusals {
             Store::Memory => None,
             Store::Redis => {
                 let redis = bench.redis().await?;
-                let address = Some(redis.address());
+                let store = Some(Shared::strict(redis.address()));
                 let name = "limits in Redis";
-                let proxy = bench.gateway(name, &program, address, &clients).await?;
+                let proxy = bench.gateway(name, &program, store, &clients).await?;
                 Some((proxy, redis))
             }
         };

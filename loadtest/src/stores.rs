@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum, value_parser};
 
 use crate::Result;
 use crate::bench::{Bench, Cores, Proxy, Turn, WARM_UP, load};
-use crate::gateway::{Client, Limits, Store};
+use crate::gateway::{Client, Limits, Shared, Store};
 use crate::process::{existing, processor};
 use crate::report::{Report, Samples};
 
@@ -95,7 +95,7 @@ impl Stores {
         for store in [Store::Memory, Store::Redis] {
             let (name, redis) = match store {
                 Store::Memory => ("limits in memory", None),
-                Store::Redis => ("limits in Redis", Some(address)),
+                Store::Redis => ("limits in Redis", Some(Shared::strict(address))),
             };
             let proxy = bench.gateway(name, &program, redis, &clients).await?;
             load(proxy.address, &clients[0].key, 200, connections, WARM_UP)
