@@ -85,6 +85,32 @@ impl Process {
         }
     }
 
+    /// Kills it and waits for its end.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Sends it a signal by the name that `kill` knows, such as `STOP`. The shell has that built in.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        let id = self.child.id().to_string();
+        let line = "kill -s \"$1\" \"$2\"";
+        let status = Command::new("sh")
+            .args(["-c", line, "sh", name, &id])
+            .stdin(Stdio::null())
+            .status()?;
+        match status.success() {
+            true => Ok(()),
+            false => Err(format!("cannot send {name} to process {id}: {status}").into()),
+        }
+    }
+
+    /// All of the standard error.
+    pub fn words(&self) -> Result<String> {
+        Ok(String::from_utf8_lossy(&fs::read(&self.errors)?).into_owned())
+    }
+
     /// The last lines of the standard error.
     pub fn last_words(&self) -> String {
         let text = fs::read(&self.errors).unwrap_or_default();

@@ -1,9 +1,9 @@
 //! A Redis of our own on a free port: nothing on disk, killed when dropped; and the little of its protocol
-//! that asks it how often functions were called.
+//! that asks it how often functions were called, and does to it what outages do.
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,6 +27,9 @@ pub struct Redis {
     process: Process,
     address: SocketAddr,
     stream: TcpStream,
+    program: PathBuf,
+    core: Option<usize>,
+    directory: PathBuf,
 }
 
 impl Redis {
@@ -37,26 +40,48 @@ impl Redis {
         let directory = scratch.path().join(format!("redis-{}", address.port()));
         std::fs::create_dir(&directory)?;
         let mut process = launch(&program, core, scratch, address, &directory)?;
-        let begin = Instant::now();
-        loop {
-            if let Ok(mut stream) = TcpStream::connect(address).await
-                && ask(&mut stream, &["PING"]).await.is_ok()
-            {
-                return Ok(Redis {
-                    process,
-                    address,
-                    stream,
-                });
-            }
-            process
-                .check()
-                .map_err(|error| format!("redis-server: {error}"))?;
-            if begin.elapsed() > START {
-                let words = process.last_words();
-                return Err(format!("redis-server does not answer on {address}\n{words}").into());
-            }
-            sleep(Duration::from_millis(5)).await;
-        }
+        let stream = reach(&mut process, address).await?;
+        Ok(Redis {
+            process,
+            address,
+            stream,
+            program,
+            core,
+            directory,
+        })
+    }
+
+    /// Ends it by SIGKILL; all it held is gone.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill()
+    }
+
+    /// Starts it again where it was, after [`Redis::kill`], and waits until it answers.
+    pub async fn restart(&mut self, scratch: &Scratch) -> Result<()> {
+        let Redis {
+            process,
+            address,
+            stream,
+            program,
+            core,
+            directory,
+        } = self;
+        *process = launch(program, *core, scratch, *address, directory)?;
+        *stream = reach(process, *address).await?;
+        Ok(())
+    }
+
+    /// Sends its process a signal.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        self.process.signal(name)
+    }
+
+    /// Gives it a command whose answer is of one line.
+    pub async fn command(&mut self, words: &[&str]) -> Result<()> {
+        ask(&mut self.stream, words)
+            .await
+            .map_err(|error| format!("{}: {error}", words.join(" ")))?;
+        Ok(())
     }
 
     /// Where it listens.
@@ -79,6 +104,26 @@ impl Redis {
     pub async fn function_calls(&mut self) -> Result<u64> {
         let text = ask(&mut self.stream, &["INFO", "commandstats"]).await?;
         calls(&text, "fcall").ok_or_else(|| "unreadable commandstats of Redis".into())
+    }
+}
+
+/// Waits for its first answer.
+async fn reach(process: &mut Process, address: SocketAddr) -> Result<TcpStream> {
+    let begin = Instant::now();
+    loop {
+        if let Ok(mut stream) = TcpStream::connect(address).await
+            && ask(&mut stream, &["PING"]).await.is_ok()
+        {
+            return Ok(stream);
+        }
+        process
+            .check()
+            .map_err(|error| format!("redis-server: {error}"))?;
+        if begin.elapsed() > START {
+            let words = process.last_words();
+            return Err(format!("redis-server does not answer on {address}\n{words}").into());
+        }
+        sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -122,7 +167,7 @@ fn launch(
     Process::start(&log, core, scratch, &command)
 }
 
-/// Sends a command and reads its one answer, a simple or a bulk string.
+/// Sends a command and reads its one answer: a number, a simple or a bulk string.
 async fn ask(stream: &mut TcpStream, words: &[&str]) -> Result<String> {
     let exchange = async {
         stream.write_all(&command(words)).await?;
@@ -159,7 +204,7 @@ fn reply(bytes: &[u8]) -> Result<Option<String>> {
         return Ok(None);
     };
     let first = std::str::from_utf8(&bytes[..line])?;
-    if let Some(text) = first.strip_prefix('+') {
+    if let Some(text) = first.strip_prefix(['+', ':']) {
         return Ok(Some(text.to_owned()));
     }
     if let Some(text) = first.strip_prefix('-') {
@@ -242,7 +287,8 @@ mod tests {
         }
         assert!(reply(wire).is_ok_and(|text| text.as_deref() == Some("hello")));
         assert!(reply(b"+OK\r\n").is_ok_and(|text| text.as_deref() == Some("OK")));
-        for wrong in ["-ERR no\r\n", ":1\r\n", "$-1\r\n", "$9999999999\r\n"] {
+        assert!(reply(b":2\r\n").is_ok_and(|text| text.as_deref() == Some("2")));
+        for wrong in ["-ERR no\r\n", "*1\r\n", "$-1\r\n", "$9999999999\r\n"] {
             assert!(reply(wrong.as_bytes()).is_err(), "{wrong}");
         }
     }
