@@ -50,9 +50,11 @@ pub struct Limits {
 
 /// What a plan allows.
 #[derive(Debug, Clone, Copy)]
-struct Allowance {
-    rate: u64,
-    burst: u64,
+pub struct Allowance {
+    /// Requests a minute.
+    pub rate: u64,
+    /// Requests at once.
+    pub burst: u64,
 }
 
 /// Where a part of the run stands to the rate.
@@ -157,13 +159,13 @@ fn paces(allowance: Allowance, over: u64, seconds: u64) -> Result<[Pace; 2]> {
 
 impl Allowance {
     /// How many requests may be admitted within so much time: the burst, and what is refilled meanwhile.
-    fn bound(self, elapsed_ms: u64) -> u64 {
+    pub fn bound(self, elapsed_ms: u64) -> u64 {
         let refilled = u128::from(self.rate) * u128::from(elapsed_ms) / 60_000;
         u64::try_from(u128::from(self.burst) + refilled).unwrap_or(u64::MAX)
     }
 
     /// Whether no more were admitted than that; in whole numbers, so that it is exact.
-    fn holds(self, admitted: u64, elapsed_ms: u64) -> bool {
+    pub fn holds(self, admitted: u64, elapsed_ms: u64) -> bool {
         let [admitted, burst, rate, elapsed_ms] =
             [admitted, self.burst, self.rate, elapsed_ms].map(u128::from);
         admitted * 60_000 <= (burst * 60_000).saturating_add(rate * elapsed_ms)

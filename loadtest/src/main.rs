@@ -1,9 +1,9 @@
 //! Measures Tollgate against a bare Pingora pass-through: `loadtest compare --gateway PATH`; and its limits,
-//! across gateways too: `loadtest limits`, `stores`, `refusals`.
+//! across gateways too: `loadtest limits`, `outage`, `stores`, `refusals`.
 //! The parts can be run by hand: a fake provider, the pass-through, a closed loop of requests, many streams.
 //!
 //! Reading order: [`mod@bench`] is the method, [`compare`], [`stores`] and [`refusals`] apply it; [`limits`] judges a
-//! [`cluster`]. [`load`], [`open`] and [`streams`] are the generators, [`provider`], [`passthrough`], [`redis`] and
+//! [`cluster`], [`outage`] what it does when Redis fails. [`load`], [`open`] and [`streams`] are the generators, [`provider`], [`passthrough`], [`redis`] and
 //! [`balancer`] what stands behind and beside the gateway, [`process`] the measuring, [`http`] the wire.
 
 mod balancer;
@@ -16,6 +16,7 @@ mod http;
 mod limits;
 mod load;
 mod open;
+mod outage;
 mod pace;
 mod passthrough;
 mod process;
@@ -63,6 +64,8 @@ enum Verb {
     Compare(compare::Compare),
     /// Check that a limit holds across gateways: never more than allowed, and nobody refused below it.
     Limits(limits::Limits),
+    /// Check that the policy for outages of Redis holds: killed, flushed, stopped, read-only and cut off under load.
+    Outage(outage::Outage),
     /// Compare limits in Redis with limits in memory: processor time, throughput, calls.
     Stores(stores::Stores),
     /// Measure what a refusal costs: 429 with limits in memory and in Redis, 401.
@@ -223,6 +226,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
             conclude(compare.out.clone(), compare.run())
         }
         Verb::Limits(limits) => conclude(limits.out.clone(), limits.run()),
+        Verb::Outage(outage) => conclude(outage.out.clone(), outage.run()),
         Verb::Stores(stores) => {
             process::pin_self(stores.load_core)?;
             conclude(stores.out.clone(), stores.run())
