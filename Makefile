@@ -8,7 +8,7 @@ help:
 	@echo 'make test    all tests, the official SDKs included'
 	@echo 'make check   format, lints, documentation, licences'
 	@echo 'make bench   compare with a bare Pingora pass-through; takes minutes, needs two idle cores'
-	@echo 'make soak    limits under load: two and three gateways that share a Redis, and what limits cost; ten minutes'
+	@echo 'make soak    limits under load: two and three gateways that share a Redis, its outages, and what limits cost; twelve minutes'
 	@echo 'make docs    write the generated pages of docs/ anew'
 
 # Builds the release (minutes, the first time) and serves the demo until Ctrl-C.
@@ -54,6 +54,7 @@ soak:
 	cargo build --release --workspace --locked
 	$(loadtest) limits $(gateway) --nodes 2 --seconds 120
 	$(loadtest) limits $(gateway) --nodes 3 --seconds 120
+	$(loadtest) outage $(gateway)
 	$(loadtest) stores $(gateway)
 	$(loadtest) refusals $(gateway)
 
