@@ -2,7 +2,7 @@
 
 use redis::cluster::ClusterClient;
 use redis::io::tcp::TcpSettings;
-use redis::{Client, IntoConnectionInfo, RedisError};
+use redis::{Client, ErrorKind, IntoConnectionInfo, RedisError};
 use std::time::Duration;
 
 /// A new connection stands within this time, or is given up.
@@ -36,8 +36,13 @@ impl Target {
             Some((login, hosts)) => (format!("{login}@"), hosts),
             None => (String::new(), rest),
         };
+        let hosts = hosts.trim_end_matches('/');
+        if hosts.contains('/') {
+            // Only number 0 exists there.
+            let error = (ErrorKind::InvalidClientConfig, "a cluster has no databases");
+            return Err(error.into());
+        }
         let nodes = hosts
-            .trim_end_matches('/')
             .split(',')
             .map(|host| format!("{scheme}://{login}{host}"));
         let client = ClusterClient::builder(nodes)
@@ -76,6 +81,7 @@ mod tests {
             "redis://h:port",
             "redis://h/x",
             "redis+cluster://",
+            "redis+cluster://h:6379/7",
             "http://h",
             "h:6379",
         ] {
