@@ -213,6 +213,7 @@ pub(super) async fn run(
     mut stopped: watch::Receiver<bool>,
 ) {
     let mut tasks = JoinSet::new();
+    let mut was_up = true;
     loop {
         let some = settling.count.load(Ordering::Relaxed) > 0;
         tokio::select! {
@@ -222,7 +223,10 @@ pub(super) async fn run(
             _ = stopped.changed() => break,
         }
         sleep(MOMENT).await;
-        let (begun, left) = settling.begin(&shared, false);
+        // When Redis is back nothing waits out its pause.
+        let up = shared.link().up();
+        let all = up && !std::mem::replace(&mut was_up, up);
+        let (begun, left) = settling.begin(&shared, all);
         settling.retry(left);
         if !begun.is_empty() {
             let settling = settling.clone();
