@@ -310,7 +310,24 @@ async fn who_waits_for_an_answer_finds_room_for_the_next() {
     }
 }
 
-/// An address in a cluster's place, and one that closes each connection: it is away, and stays so.
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_workers_as_places_are_never_refused() {
+    let (provider, redis) = (Provider::start().await, Redis::start().await);
+    let gateway = gateway(&provider, &redis.url(), "deny", "concurrency: 8").await;
+    let load = Load::start(&gateway);
+    let enough = async {
+        while provider.count() < 2_000 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), enough)
+        .await
+        .expect("2,000 requests");
+    let statuses = load.stop().await;
+    assert!(statuses.keys().eq(&[200]), "{statuses:?}");
+}
+
+/// One that closes each connection: it is away, and stays so.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_redis_for_us_stays_away() {
     let provider = Provider::start().await;

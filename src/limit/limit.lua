@@ -75,6 +75,7 @@ local function load(key, plan, now)
     d = today, s = 0, foreign = foreign,
   }
   state.wrong = foreign or state.r.wrong or state.t.wrong
+  state.others = (not state.r.limited and stored[1]) or (not state.t.limited and stored[3])
   if stored[5] then
     local d, s = whole(stored[5], -EXACT, EXACT), whole(stored[6], 0, EXACT)
     if not (d and s) then
@@ -101,8 +102,9 @@ local function save(key, plan, state, now)
   if plan.request_rate > 0 then left = (plan.request_capacity - state.r.level) / plan.request_rate end
   if plan.token_rate > 0 then left = math.max(left, (plan.token_capacity - state.t.level) / plan.token_rate) end
   if state.s > 0 then left = math.max(left, DAY) end
-  -- Kept for twice as long as it takes to be as good as new.
-  redis.call('PEXPIRE', key, number(math.ceil(2 * left) + BEHIND))
+  -- Kept for twice as long as it takes to be as good as new; no shorter than another plan's bucket needs.
+  local life = number(math.ceil(2 * left) + BEHIND)
+  if state.others then redis.call('PEXPIRE', key, life, 'GT') else redis.call('PEXPIRE', key, life) end
 end
 
 -- Corrects what ended requests were charged: from that argument on each one's hold, the tokens to be
@@ -183,11 +185,12 @@ local function settle(keys, args)
   return changed and 1 or 0
 end
 
--- Requests that are still in flight; after a flush they are known again. KEYS: holds. ARGV: now, the
--- life in milliseconds, ids.
+-- Requests that are still in flight. One that has ended meanwhile stays out; after a flush, when nobody
+-- is known, all are known again. KEYS: holds. ARGV: now, the life in milliseconds, ids.
 local function renew(keys, args)
   local expires = number(clock(args[1]) + tonumber(args[2]))
-  for i = 3, #args do redis.call('ZADD', keys[1], expires, args[i]) end
+  local flag = redis.call('ZCARD', keys[1]) > 0 and 'XX' or 'NX'
+  for i = 3, #args do redis.call('ZADD', keys[1], flag, expires, args[i]) end
   redis.call('PEXPIRE', keys[1], number(2 * tonumber(args[2])))
   return 1
 end

@@ -228,7 +228,7 @@ impl Drop for Unknown<'_> {
         let ended = std::mem::take(&mut self.ended);
         self.settling.put_back(self.ask, ended);
         if let Some(id) = self.id {
-            self.settling.ended(self.ask.clone(), id, 0, 0);
+            self.settling.unknown(self.ask, id);
         }
     }
 }
@@ -245,7 +245,8 @@ impl Settle for Limiter {
             (Some(id), Some(backend)) => {
                 self.memory.ended(&hold.ask, self.clock.now());
                 let more = used.map_or(0, |used| difference(used, hold.charge.tokens));
-                backend.settling.ended(hold.ask, id, more, hold.charge.day);
+                let of = (id, hold.charge.day);
+                backend.settling.ended(&backend.shared, hold.ask, more, of);
             }
             _ => self.memory.settle(&hold, used, self.clock.now()),
         }

@@ -1,22 +1,21 @@
 //! Ended requests on their way to Redis, off the path of any request.
 //!
-//! What ended waits with its subject, and goes with the subject's next admission or, when there is
-//! none, by itself a moment later; either way before anything that is asked afterwards on this node,
-//! since it is put on the connection while its shard is locked. So a client that asks again after
-//! an answer finds its place free. While Redis is away it stays; what has waited for longer than
-//! its hold lives is forgotten, since Redis has given its place back by then.
+//! Where requests at once are limited, the end of one is put on the connection before the last byte of
+//! its answer goes out: who asks again then, here or at another node, finds the place free. Where only
+//! tokens are counted it waits a moment for the next admission of its subject, and goes along with it.
+//! What Redis does not take waits; what has waited for longer than its hold lives is forgotten, since
+//! Redis has given its place back by then.
 
 use super::redis::{Correction, LIFE, Shared};
 use super::{Ask, Subject};
 use crate::record::limits::LimitMetrics;
 use ahash::AHashMap;
 use futures::FutureExt;
-use futures::future::join_all;
-use std::future::Future;
-use std::pin::Pin;
+use futures::future::{BoxFuture, join_all};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -26,6 +25,10 @@ const MOST: usize = 65_536;
 
 /// So many are sent in one call.
 const BATCH: usize = 256;
+
+/// Admissions of which nobody knows whether they were done may wait until so many ended requests do:
+/// while a server is down they are many, and worth less than what is known.
+const MOST_UNKNOWN: usize = MOST / 16;
 
 /// So long an ended request waits for the next admission of its subject.
 const MOMENT: Duration = Duration::from_millis(2);
@@ -65,7 +68,22 @@ pub(super) struct Ended {
     at: Instant,
 }
 
-type Sending = Pin<Box<dyn Future<Output = Option<Waiting>> + Send>>;
+impl Waiting {
+    fn new(ask: Ask, correction: Correction) -> Waiting {
+        let now = Instant::now();
+        Waiting {
+            ask,
+            ended: vec![Ended {
+                correction,
+                at: now,
+            }],
+            until: now,
+            pause: MOMENT,
+        }
+    }
+}
+
+type Sending = BoxFuture<'static, Option<Waiting>>;
 
 impl Settling {
     pub(super) fn new(metrics: Arc<LimitMetrics>) -> Settling {
@@ -90,13 +108,44 @@ impl Settling {
     }
 
     /// A request has ended, and used `more` tokens than it was charged.
-    pub(super) fn ended(&self, ask: Ask, id: u64, more: i64, day: i32) {
+    pub(super) fn ended(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        ask: Ask,
+        more: i64,
+        of: (u64, i32),
+    ) {
+        let (id, day) = of;
         self.of_hold(id).remove(&id);
-        let ended = Ended {
-            correction: Correction { id, more, day },
-            at: Instant::now(),
+        let at_once = ask.limits.concurrency.is_some();
+        let waiting = Waiting::new(ask, Correction { id, more, day });
+        let (true, Ok(runtime)) = (at_once, Handle::try_current()) else {
+            self.put(waiting.ask, waiting.ended, MOMENT);
+            return self.wake.notify_one();
         };
-        self.put(ask, vec![ended], MOMENT);
+        let mut sending = send(shared.clone(), waiting).boxed();
+        // The first poll hands the call to the connection; whoever waits for the answer is not the client.
+        match (&mut sending).now_or_never() {
+            Some(left) => self.retry(left),
+            None => {
+                let settling = self.clone();
+                runtime.spawn(async move { settling.retry(sending.await) });
+            }
+        }
+    }
+
+    /// An admission may have been done or not: its place is given back.
+    pub(super) fn unknown(&self, ask: &Ask, id: u64) {
+        if self.count.load(Ordering::Relaxed) >= MOST_UNKNOWN {
+            return self.metrics.lost.inc();
+        }
+        let correction = Correction {
+            id,
+            more: 0,
+            day: 0,
+        };
+        let waiting = Waiting::new(ask.clone(), correction);
+        self.put(waiting.ask, waiting.ended, MOMENT);
         self.wake.notify_one();
     }
 
@@ -161,7 +210,7 @@ impl Settling {
             let now = Instant::now();
             for (_, one) in waiting.extract_if(|_, one| all || one.until <= now) {
                 self.count.fetch_sub(one.ended.len(), Ordering::Relaxed);
-                let mut sending: Sending = Box::pin(send(shared.clone(), one));
+                let mut sending: Sending = send(shared.clone(), one).boxed();
                 // The first poll hands the call to the connection.
                 match (&mut sending).now_or_never() {
                     None => begun.push(sending),
@@ -270,14 +319,11 @@ pub(super) async fn renew(
         }
         for (ask, ids) in settling.in_flight() {
             for some in ids.chunks(BATCH) {
+                // The snapshot may be some calls old by now.
+                let live = |id: &u64| settling.of_hold(*id).contains_key(id);
+                let some: Vec<u64> = some.iter().copied().filter(live).collect();
                 // One that fails is early enough in the next round.
-                let _ = shared.renew(&ask.subject, some).await;
-                // What ended meanwhile may have been put back in by this very call.
-                for id in some {
-                    if !settling.of_hold(*id).contains_key(id) {
-                        settling.ended(ask.clone(), *id, 0, 0);
-                    }
-                }
+                let _ = shared.renew(&ask.subject, &some).await;
             }
         }
     }

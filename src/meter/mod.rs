@@ -166,6 +166,18 @@ impl Meter {
         }
     }
 
+    /// Whether a stream has come to its end marker with its usage: nothing that counts follows.
+    pub fn is_whole(&self) -> bool {
+        match &self.body {
+            Body::Sse(stream) => {
+                stream.form() != Form::OtherSse
+                    && stream.ended()
+                    && self.reading().source == Source::Reported
+            }
+            Body::Json(_) | Body::Opaque => false,
+        }
+    }
+
     /// What the provider has reported so far, and how far to trust it.
     pub fn reading(&self) -> Reading {
         let (fields, read_hostile, is_final) = match &self.body {

@@ -196,8 +196,12 @@ pub fn pass(
     if says && forward.stream.is_some() && ctx.first_event.is_none() {
         ctx.first_event = Some(Instant::now());
     }
+    let whole = forward.meter.as_ref().is_some_and(Meter::is_whole);
     if last {
         append(body, end(ctx, gateway));
+    }
+    if last || whole {
+        // Some clients go on at the end marker, and do not wait for the connection's.
         settle(ctx, None);
     }
     Ok(())

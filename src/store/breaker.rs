@@ -50,10 +50,10 @@ impl Breaker {
         timeouts >= TIMEOUTS || (calls >= ENOUGH && failures >= calls.div_ceil(2))
     }
 
-    /// Whether at least half of this second's calls failed.
-    pub fn mostly_fails(&self) -> bool {
+    /// Whether all of this second's calls failed, and they were not few.
+    pub fn only_fails(&self) -> bool {
         let calls = self.calls.load(Ordering::Relaxed);
-        self.failures.load(Ordering::Relaxed) >= calls.div_ceil(2)
+        calls >= ENOUGH && self.failures.load(Ordering::Relaxed) >= calls
     }
 
     /// Forgets everything: a new connection stands.

@@ -76,6 +76,8 @@ pub struct Link {
     pub(super) breaker: Breaker,
     /// Wakes the supervisor when the connection is given up.
     pub(super) lost: Notify,
+    /// Wakes the supervisor when a server of a cluster has lost the functions.
+    pub(super) reload: Notify,
     /// Why the connection was given up.
     pub(super) reason: Mutex<String>,
     pub(super) consequence: String,
@@ -111,6 +113,7 @@ impl Link {
             connection: ArcSwapOption::empty(),
             breaker: Breaker::default(),
             lost: Notify::new(),
+            reload: Notify::new(),
             reason: Mutex::default(),
             consequence,
             node: next_random(),
@@ -124,6 +127,11 @@ impl Link {
     /// The full name of one of the library's functions.
     pub fn name(&self, function: Function) -> String {
         format!("tollgate_{}_{}", function.as_str(), self.version)
+    }
+
+    /// The library's version.
+    pub(super) fn version(&self) -> &str {
+        &self.version
     }
 
     /// Whether Redis is there.
@@ -168,11 +176,11 @@ impl Link {
             Verdict::Fatal(why) => self.give_up(&connection, &why),
             Verdict::Passing(why) => {
                 let too_many = function.is_waited_for() && self.breaker.count(end, self.second());
-                // In a cluster the calls that fail may all be one server's.
-                let enough = !self.is_cluster() || self.breaker.mostly_fails();
+                // In a cluster the calls that fail may all be one server's, unless none succeeds.
+                let enough = !self.is_cluster() || self.breaker.only_fails();
                 match too_many && enough {
                     true => self.give_up(&connection, &why),
-                    false => self.mention(function, &why),
+                    false => self.mention(function.as_str(), &why),
                 }
             }
         }
@@ -191,20 +199,19 @@ impl Link {
         {
             self.give_up(&connection, why);
         } else {
-            self.mention(Function::Admit, why);
+            self.mention(Function::Admit.as_str(), why);
         }
         Away::Failed
     }
 
     /// Tells of a call that failed while Redis is there; once a minute, for there may be many.
-    fn mention(&self, function: Function, why: &str) {
+    pub(super) fn mention(&self, call: &str, why: &str) {
         let now = self.second() + 1;
         let before = self.mentioned.load(Ordering::Relaxed);
         if before == 0 || now >= before + MENTION.as_secs() {
             self.mentioned.store(now, Ordering::Relaxed);
             log::warn!(
-                "store: a call to Redis failed ({}: {why}); for what asked it: {}",
-                function.as_str(),
+                "store: a call to Redis failed ({call}: {why}); for what asked it: {}",
                 self.consequence
             );
         }
@@ -234,15 +241,22 @@ impl Link {
     }
 
     /// Whether an error says that further calls would fail as well.
-    fn judge(&self, error: &RedisError) -> Verdict {
+    pub(super) fn judge(&self, error: &RedisError) -> Verdict {
         let why = said(error);
-        // Functions are gone from one server; the supervisor loads them on all.
-        if error.to_string().contains("Function not found") {
-            return Verdict::Fatal(why);
+        let text = error.to_string();
+        let lost = text.contains("Function not found");
+        if lost && self.is_cluster() {
+            // Of one server; the supervisor loads them on all.
+            self.reload.notify_one();
         }
+        // What Redis says when a function calls what its user may not.
+        let forbidden = text.contains("can't run this command");
         if self.is_cluster() {
             // One server of several: the others may be well, and the client looks for a new one.
             return Verdict::Passing(why);
+        }
+        if lost || forbidden {
+            return Verdict::Fatal(why);
         }
         match error.kind() {
             ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask) => {
@@ -271,15 +285,24 @@ impl Link {
 }
 
 /// What an error says of the calls that follow.
-enum Verdict {
+pub(super) enum Verdict {
     /// They would fail as well.
     Fatal(String),
     /// They need not.
     Passing(String),
 }
 
+impl Verdict {
+    /// The words.
+    pub(super) fn why(self) -> String {
+        match self {
+            Verdict::Fatal(why) | Verdict::Passing(why) => why,
+        }
+    }
+}
+
 /// What an error says, on one line; it holds what Redis said, never what was sent.
-pub(super) fn said(error: &RedisError) -> String {
+fn said(error: &RedisError) -> String {
     match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code} {detail}"),
         (Some(code), None) => code.to_owned(),

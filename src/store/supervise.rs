@@ -1,7 +1,7 @@
 //! Keeps a link up: connects, loads the functions, announces this node, and begins anew when the
 //! connection is given up.
 
-use super::link::{Away, Connection, DEADLINE, Link, said};
+use super::link::{Away, Connection, DEADLINE, Link};
 use super::target::{CONNECT, Target};
 use crate::id::next_random;
 use crate::record::limits::{Breaking, Function};
@@ -128,6 +128,7 @@ impl Link {
         while let Some(used) = self.connection.load_full() {
             tokio::select! {
                 () = self.lost.notified() => {}
+                () = self.reload.notified() => self.load_again(&used).await,
                 _ = ticks.tick() => {
                     missed = match self.announce(LIFE).await {
                         Ok(()) | Err(Away::Down) => 0,
@@ -144,11 +145,10 @@ impl Link {
 
     /// One try: connection, functions, announcement. Only what can be written to is up.
     async fn reconnect(&self) -> Result<(), String> {
+        let told = |error: &RedisError| self.judge(error).why();
         let loaded = timeout(TRY, async {
             let mut connection = self.connect().await?;
-            let mut load = cmd("FUNCTION");
-            load.arg("LOAD").arg("REPLACE").arg(&self.library);
-            match connection.send(&load).await {
+            match self.load(&mut connection).await {
                 // A cluster's other servers may have taken it.
                 Err(error) if !self.is_cluster() => Err(error),
                 _ => Ok(connection),
@@ -156,19 +156,38 @@ impl Link {
         });
         let mut connection = match loaded.await {
             Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return Err(said(&error)),
+            Ok(Err(error)) => return Err(told(&error)),
             Err(_) => return Err(format!("no answer in {} ms", TRY.as_millis())),
         };
-        // Up is what answers within the time that requests have.
+        // Up is what answers within the time that requests have; of a cluster it is one server's word.
         match timeout(DEADLINE, connection.send(&self.announcement(LIFE))).await {
             Ok(Ok(nodes)) => self.note(&nodes),
-            Ok(Err(error)) => return Err(said(&error)),
+            _ if self.is_cluster() => {}
+            Ok(Err(error)) => return Err(told(&error)),
             Err(_) => return Err(format!("no answer in {} ms", DEADLINE.as_millis())),
         }
         self.breaker.reset();
         self.connection.store(Some(Arc::new(connection)));
         self.metrics.breaker(Breaking::Closed);
         Ok(())
+    }
+
+    async fn load(&self, connection: &mut Connection) -> Result<(), RedisError> {
+        let mut load = cmd("FUNCTION");
+        load.arg("LOAD").arg("REPLACE").arg(&self.library);
+        connection.send(&load).await.map(drop)
+    }
+
+    /// Loads the functions again on a cluster whose servers do not all have them.
+    async fn load_again(&self, used: &Connection) {
+        let mut connection = used.clone();
+        let why = match timeout(TRY, self.load(&mut connection)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => self.judge(&error).why(),
+            Err(_) => format!("no answer in {} ms", TRY.as_millis()),
+        };
+        self.mention("FUNCTION LOAD", &why);
+        sleep(ANNOUNCE).await;
     }
 
     async fn connect(&self) -> Result<Connection, RedisError> {
@@ -191,10 +210,12 @@ impl Link {
     fn announcement(&self, life: Duration) -> redis::Cmd {
         let mut call = cmd("FCALL");
         call.arg(self.name(Function::Announce))
-            .arg(1)
-            .arg(format!("{}:nodes", self.prefix))
+            .arg(2)
+            .arg(format!("{}:{{nodes}}", self.prefix))
+            .arg(format!("{}:{{nodes}}:library", self.prefix))
             .arg(life.as_millis() as u64)
-            .arg(format!("{:016x}", self.node));
+            .arg(format!("{:016x}", self.node))
+            .arg(self.version());
         call
     }
 
