@@ -327,6 +327,30 @@ async fn as_many_workers_as_places_are_never_refused() {
     assert!(statuses.keys().eq(&[200]), "{statuses:?}");
 }
 
+/// `docs/limits.md` says what a user of Redis must be allowed.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rights_that_the_page_lists_are_enough() {
+    let (provider, redis) = (Provider::start().await, Redis::start().await);
+    let page = include_str!("../docs/limits.md");
+    let (_, list) = page.split_once("The user needs ").unwrap();
+    let (list, _) = list.split_once("; of a cluster").unwrap();
+    let words = list.split(|c: char| c.is_whitespace() || "`(),".contains(c));
+    let rights = words.filter(|word| word.starts_with(['+', '~']));
+    let mut command = vec!["ACL", "SETUSER", "gateway", "on", ">password", "-@all"];
+    command.extend(rights);
+    assert!(command.len() > 15, "{command:?}");
+    redis.command(&command).await.ok();
+    let url = format!("redis://gateway:password@{}/0", redis.addr());
+    let limits = "requests_per_minute: 60, concurrency: 3, tokens_per_minute: 100000, tokens_per_day: 100000";
+    let gateway = gateway(&provider, &url, "deny", limits).await;
+    for _ in 0..5 {
+        assert_eq!(once(&gateway).await, 200);
+    }
+    assert_eq!(gateway.metric(AWAY).await, 0.0);
+    let failed = "tollgate_redis_errors_total{kind=\"failed\"}";
+    assert_eq!(gateway.metric(failed).await, 0.0);
+}
+
 /// One that closes each connection: it is away, and stays so.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_redis_for_us_stays_away() {
