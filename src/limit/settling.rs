@@ -230,6 +230,8 @@ impl Settling {
             let pause = (one.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
             if !one.ended.is_empty() {
                 self.put(one.ask, one.ended, pause);
+                // Somebody has to look again when the pause is over.
+                self.wake.notify_one();
             }
         }
     }
