@@ -235,7 +235,7 @@ impl Resolver<'_, '_> {
         let rest = SCHEMES.iter().find_map(|scheme| url.strip_prefix(scheme));
         let plain = rest.is_some_and(|rest| !rest.is_empty() && !url.contains(char::is_whitespace));
         if !plain || !target::is_usable(&url) {
-            let message = "the Redis URL cannot be used; write `redis://:password@host:6379/0`, with `rediss` for TLS and `redis+cluster` for a cluster";
+            let message = "the Redis URL cannot be used; write `redis://:password@host:6379/0`, with `rediss` for TLS and `redis+cluster` (without a database) for a cluster; percent-encode what is special in a password";
             self.report.value("store.redis.url", message);
         }
         Some(Redis {
