@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
@@ -26,11 +27,13 @@ pub const WARM_UP: u64 = 5_000;
 const AFTER_WORK: Duration = Duration::from_millis(300);
 
 /// The core of the proxies under test, and the core of generator, provider and Redis.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Args)]
 pub struct Cores {
-    /// Of the proxies.
+    /// The core of the proxies.
+    #[arg(long = "proxy-core", value_name = "CORE", default_value_t = 0)]
     pub proxy: usize,
-    /// Of everything else.
+    /// The core of generator, provider and Redis.
+    #[arg(long = "load-core", value_name = "CORE", default_value_t = 1)]
     pub load: usize,
 }
 

@@ -51,12 +51,9 @@ pub struct Compare {
     /// Milliseconds between two events of a stream.
     #[arg(long, default_value_t = 50, value_parser = value_parser!(u64).range(1..=1_000))]
     interval_ms: u64,
-    /// The core of the proxies.
-    #[arg(long, default_value_t = 0)]
-    proxy_core: usize,
-    /// The core of generator and provider.
-    #[arg(long, default_value_t = 1)]
-    pub load_core: usize,
+    /// Who runs where.
+    #[command(flatten)]
+    pub cores: Cores,
     /// Also write the report to this file.
     #[arg(long)]
     pub out: Option<PathBuf>,
@@ -127,8 +124,7 @@ impl Compare {
             stream_seconds: seconds,
             stream_rounds,
             interval_ms,
-            proxy_core,
-            load_core,
+            cores,
             out: _,
         } = self;
         let streams = streams.map(|streams| StreamPlan {
@@ -138,10 +134,6 @@ impl Compare {
             rounds: stream_rounds,
         });
         let gateway = gateway.map(existing).transpose()?;
-        let cores = Cores {
-            proxy: proxy_core,
-            load: load_core,
-        };
         let plan = Plan {
             gateway,
             key,

@@ -222,17 +222,17 @@ fn run(verb: Verb) -> Result<ExitCode> {
             )))
         }
         Verb::Compare(compare) => {
-            process::pin_self(compare.load_core)?;
+            process::pin_self(compare.cores.load)?;
             conclude(compare.out.clone(), compare.run())
         }
         Verb::Limits(limits) => conclude(limits.out.clone(), limits.run()),
         Verb::Outage(outage) => conclude(outage.out.clone(), outage.run()),
         Verb::Stores(stores) => {
-            process::pin_self(stores.load_core)?;
+            process::pin_self(stores.cores.load)?;
             conclude(stores.out.clone(), stores.run())
         }
         Verb::Refusals(refusals) => {
-            process::pin_self(refusals.load_core)?;
+            process::pin_self(refusals.cores.load)?;
             conclude(refusals.out.clone(), refusals.run())
         }
     }

@@ -30,12 +30,9 @@ pub struct Stores {
     /// Connections of the closed loop.
     #[arg(long, default_value_t = 32, value_parser = value_parser!(u64).range(1..=10_000))]
     connections: u64,
-    /// The core of the gateways.
-    #[arg(long, default_value_t = 0)]
-    proxy_core: usize,
-    /// The core of generator, provider and Redis.
-    #[arg(long, default_value_t = 1)]
-    pub load_core: usize,
+    /// Who runs where.
+    #[command(flatten)]
+    pub cores: Cores,
     /// Also write the report to this file.
     #[arg(long)]
     pub out: Option<PathBuf>,
@@ -73,15 +70,10 @@ impl Stores {
             rounds,
             requests,
             connections,
-            proxy_core: proxy,
-            load_core,
+            cores,
             out: _,
         } = self;
         let program = existing(gateway)?;
-        let cores = Cores {
-            proxy,
-            load: load_core,
-        };
         let limits = match plan {
             PlanLimits::None => Limits::default(),
             PlanLimits::Requests => Limits::high_requests(),

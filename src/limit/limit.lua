@@ -185,8 +185,8 @@ local function settle(keys, args)
   return changed and 1 or 0
 end
 
--- Requests that are still in flight. One that has ended meanwhile stays out; after a flush, when nobody
--- is known, all are known again. KEYS: holds. ARGV: now, the life in milliseconds, ids.
+-- Requests that are still in flight. One that has ended meanwhile stays out while others are known; after
+-- a flush, when nobody is, all are known again. KEYS: holds. ARGV: now, the life in milliseconds, ids.
 local function renew(keys, args)
   local expires = number(clock(args[1]) + tonumber(args[2]))
   local flag = redis.call('ZCARD', keys[1]) > 0 and 'XX' or 'NX'

@@ -81,7 +81,10 @@ impl Limiter {
     /// [`Denial`]: the limit that fired.
     pub async fn admit(self: &Arc<Self>, ask: Ask) -> Result<Grant, Denial> {
         if !ask.limits.any() {
-            return Ok(granted(Reading::default(), None));
+            return Ok(Grant {
+                reading: Reading::default(),
+                hold: None,
+            });
         }
         let begun = Instant::now();
         let decision = match &self.redis {
@@ -95,7 +98,7 @@ impl Limiter {
         let hold = hold
             .filter(|_| ask.limits.settles())
             .map(|hold| (hold, self.clone() as Arc<dyn Settle>));
-        Ok(granted(reading, hold))
+        Ok(Grant { reading, hold })
     }
 
     /// Where a subject stands. While Redis is away: as this node last heard.
@@ -234,10 +237,6 @@ impl Drop for Unknown<'_> {
 }
 
 type Decision = Result<(Reading, Option<Hold>), Denial>;
-
-fn granted(reading: Reading, hold: Option<(Hold, Arc<dyn Settle>)>) -> Grant {
-    Grant { reading, hold }
-}
 
 impl Settle for Limiter {
     fn settle(&self, hold: Hold, used: Option<u64>) {

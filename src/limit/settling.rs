@@ -324,8 +324,18 @@ pub(super) async fn renew(
                 // The snapshot may be some calls old by now.
                 let live = |id: &u64| settling.of_hold(*id).contains_key(id);
                 let some: Vec<u64> = some.iter().copied().filter(live).collect();
+                if some.is_empty() {
+                    continue;
+                }
                 // One that fails is early enough in the next round.
                 let _ = shared.renew(&ask.subject, &some).await;
+                // The last request of a subject may have ended just before: its set was empty then, as
+                // after a flush, and this very call has put it back in.
+                for id in some {
+                    if !settling.of_hold(id).contains_key(&id) {
+                        settling.unknown(&ask, id);
+                    }
+                }
             }
         }
     }

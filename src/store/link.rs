@@ -165,7 +165,7 @@ impl Link {
             Ok(Err(error)) if !error.is_timeout() => (End::Failed, self.judge(&error)),
             _ => (
                 End::TimedOut,
-                Verdict::Passing("no answer in 35 ms".to_owned()),
+                Verdict::Passing(format!("no answer in {} ms", DEADLINE.as_millis())),
             ),
         };
         self.metrics.error(match end {
