@@ -61,6 +61,9 @@ pub mod billing;
 // Names that travel.
 pub mod id;
 
+// What time it is.
+pub mod clock;
+
 // Every refusal.
 pub mod rejection;
 

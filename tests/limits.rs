@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use support::redis::Redis;
 use tokio::sync::watch;
+use tollgate::clock::{Clock, Now};
 use tollgate::limit::bucket::Bucket;
-use tollgate::limit::clock::{Clock, Now};
 use tollgate::limit::limiter::{Limiter, WhenAway};
 use tollgate::limit::redis::{LIBRARY, Shared};
 use tollgate::limit::state::State;

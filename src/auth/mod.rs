@@ -3,6 +3,7 @@
 pub mod directory;
 mod glob;
 pub mod network;
+pub mod record;
 pub mod secret;
 
 pub use glob::Glob;

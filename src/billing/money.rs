@@ -2,6 +2,7 @@
 //!
 //! Every sum is checked: an overflow is `None`, never a wrap and never a panic.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Micro-units in one unit of the currency.
@@ -11,7 +12,10 @@ const MICROS_PER_UNIT: i64 = 1_000_000;
 const DECIMALS: usize = 6;
 
 /// An amount in micro-units of the configured currency; may be negative.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
 pub struct Money(i64);
 
 /// Why a text is not an amount of money. The words name the remedy.
@@ -98,6 +102,18 @@ impl Money {
             Some(micros) => Some(Self(micros)),
             None => None,
         }
+    }
+
+    /// The sum, or the nearest amount that fits: for sums that were bounded before.
+    #[must_use]
+    pub const fn saturating_add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+
+    /// The difference, or the nearest amount that fits: for sums that were bounded before.
+    #[must_use]
+    pub const fn saturating_sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
     }
 
     /// The difference, or `None` when it does not fit.

@@ -1,12 +1,12 @@
 //! What the proxy asks: the limits of this node, or those of all nodes in Redis, and what to do while
 //! Redis is away.
 
-use super::clock::{Clock, Now};
 use super::memory::Memory;
 use super::redis::Shared;
 use super::settling::{self, Ended, Settling};
 use super::state::{Charge, reading, units};
 use super::{Ask, Denial, Grant, Hold, Limits, Reading, Reason, Settle, Subject};
+use crate::clock::{Clock, Now};
 use crate::record::limits::LimitMetrics;
 use crate::store::link::Away;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! The states of one node's subjects, in memory: shards behind locks that are held for some tens of
 //! nanoseconds, each entry gone once it is as good as new.
 
-use super::clock::Now;
 use super::state::{Levels, State};
 use super::{Ask, Denial, Hold, Limits, Reading, Subject};
+use crate::clock::Now;
 use ahash::RandomState;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

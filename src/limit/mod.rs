@@ -5,7 +5,7 @@
 //! Redis is away; [`flood`] guards what comes before any key is known.
 
 pub mod bucket;
-pub mod clock;
+
 pub mod flood;
 pub mod limiter;
 pub mod memory;

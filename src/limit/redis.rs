@@ -1,10 +1,10 @@
 //! Limits that many nodes share, in Redis: one call an admission, decided there by `limit.lua`.
 
 use super::bucket::{Bucket, FLOOR};
-use super::clock::Clock;
 use super::settling::{Ended, corrections};
 use super::state::{Levels, reading};
 use super::{Ask, Denial, Limits, Reading, Reason, Subject};
+use crate::clock::Clock;
 use crate::record::limits::Function;
 use crate::store::link::{Away, Link};
 use redis::{Cmd, Value, cmd};

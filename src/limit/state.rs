@@ -3,8 +3,8 @@
 //! `limit.lua` is the same for Redis; the tests of `tests/limits.rs` run on both.
 
 use super::bucket::{Bucket, FLOOR, UNIT};
-use super::clock::Now;
 use super::{Denial, Level, Limits, Reading, Reason};
+use crate::clock::Now;
 use std::time::Duration;
 
 /// A clock that is behind the last use by no more than this gives nothing until it has caught up.

@@ -7,12 +7,13 @@
 //! - DeepSeek says `prompt_cache_hit_tokens` for the cached part.
 
 use crate::wire::json::{Cursor, JsonError, Kind};
+use serde::{Deserialize, Serialize};
 
 /// Larger counts are not exact in parsers that read numbers as f64; no answer has as many.
 pub const MAX_TOKENS: u64 = 1 << 53;
 
 /// Tokens of one answer, as they are billed.
-#[derive(Default, Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Default, Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Usage {
     /// All tokens of the prompt, cached ones included.
     pub input: u64,
@@ -27,7 +28,7 @@ pub struct Usage {
 }
 
 /// How far a [`Usage`] can be relied on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Source {
     /// The provider's final figures.
     Reported,

@@ -1,7 +1,7 @@
 //! The limits of a gateway, as its configuration has them, and the tasks that they need.
 
+use crate::clock::Clock;
 use crate::config::{Config, LimitsFailure, Redis};
-use crate::limit::clock::Clock;
 use crate::limit::limiter::{Limiter, WhenAway};
 use crate::limit::redis::{LIBRARY, Shared};
 use crate::record::metrics::Metrics;

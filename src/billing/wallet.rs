@@ -1,0 +1,308 @@
+//! The money of one account: what is held, what is charged, what operators post. The arithmetic without
+//! its storage; `billing.lua` is the same for Redis, and the tests of `tests/ledger.rs` run on both.
+
+use super::money::Money;
+use super::period::{Calendar, Period};
+use super::{
+    Bill, Charge, Entry, Held, MOST, PackageState, Pays, PostError, Posted, Reason, Shortage,
+    Spent, Statement,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Packages that are used up or expired are shown for so long, in milliseconds.
+pub const SHOWN: u64 = 90 * 86_400_000;
+
+/// One account. What is held lives as long as the process: a journal's reserves stand for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wallet {
+    balance: Money,
+    #[serde(skip)]
+    held: Money,
+    /// By expiry.
+    packages: Vec<PackageState>,
+    /// Tokens that packages ever lost.
+    package_tokens: u64,
+    keys: BTreeMap<Arc<str>, Spent>,
+}
+
+impl Wallet {
+    /// Sets aside what a request will probably cost, as hold number `id`.
+    ///
+    /// # Errors
+    /// [`Shortage`]; nothing is held then.
+    pub fn hold(
+        &mut self,
+        bill: &Bill,
+        id: u64,
+        wall: u64,
+        calendar: Calendar,
+    ) -> Result<Held, Shortage> {
+        let period = calendar.period(wall);
+        let held = match &bill.payer.pays {
+            Pays::Balance => {
+                self.affords(bill, period, wall, calendar)?;
+                held(bill, id, period, None)
+            }
+            Pays::Package(name) => {
+                let package = self.package(name, bill.tokens, wall)?;
+                held(bill, id, period, Some(package))
+            }
+        };
+        self.take(&held);
+        Ok(held)
+    }
+
+    /// The same for a request that nobody may refuse: the balance, or the package that comes nearest
+    /// to paying it, goes below nothing if it must.
+    pub fn hold_anyway(&mut self, bill: &Bill, id: u64, wall: u64, calendar: Calendar) -> Held {
+        let period = calendar.period(wall);
+        let package = match &bill.payer.pays {
+            Pays::Balance => None,
+            Pays::Package(name) => {
+                let paying = self.package(name, bill.tokens, wall).ok();
+                let named = |package: &&PackageState| package.name == *name;
+                paying.or_else(|| {
+                    let last = self.packages.iter().rfind(named);
+                    last.map(|package| package.id.clone())
+                })
+            }
+        };
+        let held = held(bill, id, period, package);
+        self.take(&held);
+        held
+    }
+
+    fn affords(
+        &self,
+        bill: &Bill,
+        period: Period,
+        wall: u64,
+        calendar: Calendar,
+    ) -> Result<(), Shortage> {
+        let money = bill.money;
+        if money <= Money::ZERO {
+            return Ok(());
+        }
+        let short = |reason, left: Money, resets| Shortage {
+            reason,
+            left: left.micros(),
+            needed: money.micros(),
+            resets,
+        };
+        let free = self.balance.saturating_sub(self.held);
+        if free < money {
+            return Err(short(Reason::Balance, free, None));
+        }
+        let spent = self.keys.get(&bill.payer.key).copied().unwrap_or_default();
+        let left =
+            |cap: Money, spent_: Money| cap.saturating_sub(spent_).saturating_sub(spent.held);
+        if let Some(cap) = bill.payer.caps.daily {
+            let left = left(cap, spent.of_day(period));
+            if left < money {
+                let resets = calendar.next_day(wall);
+                return Err(short(Reason::DailyCap, left, Some(resets)));
+            }
+        }
+        if let Some(cap) = bill.payer.caps.monthly {
+            let left = left(cap, spent.of_month(period));
+            if left < money {
+                let resets = calendar.next_month(wall);
+                return Err(short(Reason::MonthlyCap, left, Some(resets)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The package that pays: of those of this name the first to expire that has enough left.
+    fn package(&self, name: &Arc<str>, tokens: u64, wall: u64) -> Result<Arc<str>, Shortage> {
+        // What needs no tokens still needs a package.
+        let needed = i64::try_from(tokens.max(1)).unwrap_or(i64::MAX);
+        let mut most = 0;
+        for package in &self.packages {
+            if package.name == *name && package.expires > wall {
+                let left = package.left.saturating_sub(package.held);
+                if left >= needed {
+                    return Ok(package.id.clone());
+                }
+                most = most.max(left);
+            }
+        }
+        Err(Shortage {
+            reason: Reason::Package,
+            left: most,
+            needed,
+            resets: None,
+        })
+    }
+
+    fn take(&mut self, held: &Held) {
+        self.change_held(held, 1);
+    }
+
+    /// Gives back what was held.
+    pub fn release(&mut self, held: &Held) {
+        self.change_held(held, -1);
+    }
+
+    fn change_held(&mut self, held: &Held, sign: i64) {
+        let changed = |sum: i64, by: i64| sum.saturating_add(by.saturating_mul(sign)).max(0);
+        match &held.package {
+            None if held.money == Money::ZERO => {}
+            None => {
+                let money = held.money.micros();
+                self.held = Money::from_micros(changed(self.held.micros(), money));
+                let spent = self.keys.entry(held.key.clone()).or_default();
+                spent.held = Money::from_micros(changed(spent.held.micros(), money));
+            }
+            Some(id) => {
+                let tokens = i64::try_from(held.tokens).unwrap_or(i64::MAX);
+                if let Some(package) = self.packages.iter_mut().find(|one| one.id == *id) {
+                    package.held = changed(package.held, tokens);
+                }
+            }
+        }
+    }
+
+    /// Takes what a request cost. Its hold is released apart from that.
+    pub fn charge(&mut self, charge: &Charge) {
+        let money = charge.money();
+        if money != Money::ZERO {
+            self.balance = self.balance.saturating_sub(money);
+            let spent = self.keys.entry(charge.held.key.clone()).or_default();
+            spent.add(money, charge.held.period);
+        }
+        let tokens = charge.tokens();
+        self.package_tokens = self.package_tokens.saturating_add(tokens);
+        if let Some(id) = &charge.held.package
+            && let Some(package) = self.packages.iter_mut().find(|one| one.id == *id)
+        {
+            let tokens = i64::try_from(tokens).unwrap_or(i64::MAX);
+            package.left = package.left.saturating_sub(tokens);
+        }
+    }
+
+    /// Makes an operator's entry.
+    ///
+    /// # Errors
+    /// [`PostError::Short`] for a refund beyond what is free, [`PostError::TooLarge`].
+    pub fn post(&mut self, posted: &Posted) -> Result<(), PostError> {
+        match &posted.entry {
+            Entry::Open { amount } | Entry::TopUp { amount } => {
+                let sum = self.balance.checked_add(*amount);
+                let sum = sum.filter(|sum| sum.micros().abs() <= MOST);
+                self.balance = sum.ok_or(PostError::TooLarge)?;
+            }
+            Entry::Refund { amount } => {
+                let available = self.balance.saturating_sub(self.held);
+                if *amount > available {
+                    return Err(PostError::Short { available });
+                }
+                self.balance = self.balance.saturating_sub(*amount);
+            }
+            Entry::Grant {
+                package,
+                tokens,
+                valid,
+            } => {
+                let tokens = i64::try_from(*tokens).unwrap_or(i64::MAX);
+                if tokens > MOST {
+                    return Err(PostError::TooLarge);
+                }
+                let valid = u64::try_from(valid.as_millis()).unwrap_or(u64::MAX);
+                self.packages.push(PackageState {
+                    id: posted.id.clone(),
+                    name: package.clone(),
+                    tokens: tokens.unsigned_abs(),
+                    left: tokens,
+                    held: 0,
+                    granted: posted.at,
+                    expires: posted.at.saturating_add(valid),
+                });
+                let now = posted.at;
+                self.packages
+                    .retain(|one| one.held > 0 || one.expires.saturating_add(SHOWN) > now);
+                self.packages.sort_by_key(|one| one.expires);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is neither spent nor held.
+    pub fn free(&self) -> Money {
+        self.balance.saturating_sub(self.held)
+    }
+
+    /// Tokens that packages ever lost.
+    pub fn package_tokens(&self) -> u64 {
+        self.package_tokens
+    }
+
+    /// How the account stands.
+    pub fn statement(&self) -> Statement {
+        Statement {
+            balance: self.balance,
+            held: self.held,
+            packages: self.packages.clone(),
+            keys: self
+                .keys
+                .iter()
+                .map(|(key, spent)| (key.clone(), *spent))
+                .collect(),
+        }
+    }
+}
+
+impl Spent {
+    /// What counts for the day's cap.
+    pub fn of_day(&self, period: Period) -> Money {
+        // A day back is a clock that was corrected.
+        match self.period.day >= period.day {
+            true => self.daily,
+            false => Money::ZERO,
+        }
+    }
+
+    /// What counts for the month's cap.
+    pub fn of_month(&self, period: Period) -> Money {
+        match self.period.month >= period.month {
+            true => self.monthly,
+            false => Money::ZERO,
+        }
+    }
+
+    /// Counts a charge. One of an earlier period, which is settled late, is not this one's.
+    fn add(&mut self, money: Money, period: Period) {
+        if period.day > self.period.day {
+            self.period.day = period.day;
+            self.daily = Money::ZERO;
+        }
+        if period.month > self.period.month {
+            self.period.month = period.month;
+            self.monthly = Money::ZERO;
+        }
+        if period.day == self.period.day {
+            self.daily = self.daily.saturating_add(money);
+        }
+        if period.month == self.period.month {
+            self.monthly = self.monthly.saturating_add(money);
+        }
+    }
+}
+
+fn held(bill: &Bill, id: u64, period: Period, package: Option<Arc<str>>) -> Held {
+    let payer = &bill.payer;
+    let by_package = matches!(payer.pays, Pays::Package(_));
+    Held {
+        id,
+        account: payer.account.clone(),
+        key: payer.key.clone(),
+        project: payer.project.clone(),
+        model: bill.model.clone(),
+        money: if by_package { Money::ZERO } else { bill.money },
+        tokens: if package.is_some() { bill.tokens } else { 0 },
+        package: package.or_else(|| by_package.then(|| Arc::from(""))),
+        period,
+    }
+}
