@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use support::redis::Redis;
 use tokio::sync::watch;
+use tollgate::admit::FUNCTIONS;
 use tollgate::clock::{Clock, Now};
 use tollgate::limit::bucket::Bucket;
 use tollgate::limit::limiter::{Limiter, WhenAway};
-use tollgate::limit::redis::{LIBRARY, Shared};
+use tollgate::limit::redis::Shared;
 use tollgate::limit::state::State;
 use tollgate::limit::{Ask, Denial, Grant, Limits, Reading, Reason, Subject};
 use tollgate::record::metrics::Metrics;
@@ -109,7 +110,7 @@ async fn node(url: &str, clock: &Arc<AtomicU64>) -> Arc<Limiter> {
     let settings = Settings {
         url: url.to_owned(),
         prefix: "test".to_owned(),
-        functions: vec![LIBRARY],
+        functions: FUNCTIONS.to_vec(),
         consequence: String::new(),
     };
     let link = Arc::new(Link::new(settings, metrics.store().unwrap()).unwrap());

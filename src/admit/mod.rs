@@ -11,6 +11,14 @@ use crate::rejection::{Code, Rejection};
 use crate::route::{Api, Operation};
 use std::sync::Arc;
 
+/// The function library that Redis is given: each part's own, and what asks limits and money together.
+pub const FUNCTIONS: [&str; 4] = [
+    include_str!("../limit/limit.lua"),
+    include_str!("../billing/billing.lua"),
+    include_str!("../auth/registry.lua"),
+    include_str!("admit.lua"),
+];
+
 /// A model that a caller may call, when the limits allow: only [`permit`] makes one.
 #[derive(Clone, Debug)]
 pub struct Permit {

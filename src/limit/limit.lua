@@ -18,13 +18,6 @@ end
 
 local function number(n) return string.format('%.0f', n) end
 
--- `given` is empty but in simulations.
-local function clock(given)
-  if given ~= '' then return tonumber(given) end
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
-end
-
 -- A plan's limits, from five arguments on; 0 is no limit.
 local function limits(args, from)
   return {
@@ -107,12 +100,12 @@ local function save(key, plan, state, now)
   if state.others then redis.call('PEXPIRE', key, life, 'GT') else redis.call('PEXPIRE', key, life) end
 end
 
--- Corrects what ended requests were charged: from that argument on each one's hold, the tokens to be
--- added, and the day of its charge. A hold that is gone was settled already, or has expired: then the
+-- Corrects what ended requests were charged: from that argument on to that one each one's hold, the tokens
+-- to be added, and the day of its charge. A hold that is gone was settled already, or has expired: then the
 -- estimate stays. Tells whether anything changed.
-local function correct(keys, args, from, plan, state, by_day)
+local function correct(keys, args, from, to, plan, state, by_day)
   local changed = false
-  for i = from, #args, 3 do
+  for i = from, to, 3 do
     if own('ZREM', keys[2], args[i]) == 1 and args[i + 1] ~= '0' then
       local more = tonumber(args[i + 1])
       if plan.token_rate > 0 then
@@ -129,58 +122,76 @@ local function answer(reason, wait, state)
   return { reason, wait, state.r.level, state.t.level, state.d, math.min(state.s, EXACT) }
 end
 
--- Charging, one round trip: everything or nothing.
--- KEYS: levels, holds. ARGV: now, the plan's five, concurrency, tokens a day, the estimate,
--- a hold's id (empty: none is needed) and its life in milliseconds; then what ended before it, as for
--- `correct`: who asks again after an answer finds its place free.
--- Answers: reason (0 admitted, else 1 + its place in Reason::ALL), wait in ms (-1: unknown), the
--- levels of both buckets, the day and its tokens.
-local function admit(keys, args)
-  local now, plan = clock(args[1]), limits(args, 2)
+-- Whether one request may go, with nothing charged yet.
+-- KEYS: levels, holds. ARGV from 2 on: the plan's five, concurrency, tokens a day, the estimate,
+-- a hold's id (empty: none is needed) and its life in milliseconds; then how many ended before it, and they,
+-- as for `correct`: who asks again after an answer finds its place free. The next argument stands at `after`.
+local function ask(keys, args, now)
+  local plan = limits(args, 2)
+  local request = { keys = keys, plan = plan, now = now, hold = args[10], life = tonumber(args[11]), reason = 0, wait = -1 }
   local concurrency, day_limit, estimate = tonumber(args[7]), tonumber(args[8]), tonumber(args[9])
-  local hold, life = args[10], tonumber(args[11])
-  local state = load(keys[1], plan, now)
-  local changed = correct(keys, args, 12, plan, state, day_limit > 0)
-  local reason, wait = 0, -1
-  local function fired(which, how_long)
-    if reason == 0 or how_long > wait then reason, wait = which, how_long end
+  request.after = 13 + 3 * tonumber(args[12])
+  -- A plan without limits leaves no trace.
+  request.none = plan.request_rate == 0 and plan.token_rate == 0 and concurrency == 0 and day_limit == 0
+  if request.none then
+    request.state = { r = { level = 0 }, t = { level = 0 }, d = 0, s = 0 }
+    return request
   end
-  if hold ~= '' and not own('ZREMRANGEBYSCORE', keys[2], '-inf', number(now)) then
+  local state = load(keys[1], plan, now)
+  request.state, request.tokens, request.by_day, request.estimate = state, estimate * UNIT, day_limit > 0, estimate
+  request.changed = correct(keys, args, 13, request.after - 1, plan, state, day_limit > 0)
+  local function fired(which, how_long)
+    if request.reason == 0 or how_long > request.wait then request.reason, request.wait = which, how_long end
+  end
+  if request.hold ~= '' and not own('ZREMRANGEBYSCORE', keys[2], '-inf', number(now)) then
     redis.call('DEL', keys[2])
   end
   if concurrency > 0 and redis.call('ZCARD', keys[2]) >= concurrency then fired(3, -1) end
   if plan.request_rate > 0 and state.r.level < UNIT then
     fired(1, math.ceil((UNIT - state.r.level) / plan.request_rate))
   end
-  local tokens = estimate * UNIT
-  if plan.token_rate > 0 and state.t.level < tokens then
-    fired(2, math.ceil((tokens - state.t.level) / plan.token_rate))
+  if plan.token_rate > 0 and state.t.level < request.tokens then
+    fired(2, math.ceil((request.tokens - state.t.level) / plan.token_rate))
   end
   if day_limit > 0 and state.s + estimate > day_limit then
     fired(4, DAY - (now + plan.day_offset) % DAY)
   end
-  if reason == 0 then
-    if plan.request_rate > 0 then state.r.level = state.r.level - UNIT end
-    if plan.token_rate > 0 then state.t.level = state.t.level - tokens end
-    if day_limit > 0 then state.s = state.s + estimate end
-    save(keys[1], plan, state, now)
-    if hold ~= '' then
-      redis.call('ZADD', keys[2], number(now + life), hold)
-      redis.call('PEXPIRE', keys[2], number(2 * life))
-    end
-  elseif changed or state.wrong then
-    -- Time heals what was wrong only if it is written down from when on.
-    save(keys[1], plan, state, now)
-  end
-  return answer(reason, wait, state)
+  return request
 end
+
+-- Charges what `ask` allowed.
+local function take(request)
+  if request.none then return end
+  local plan, state, keys = request.plan, request.state, request.keys
+  if plan.request_rate > 0 then state.r.level = state.r.level - UNIT end
+  if plan.token_rate > 0 then state.t.level = state.t.level - request.tokens end
+  if request.by_day then state.s = state.s + request.estimate end
+  save(keys[1], plan, state, request.now)
+  if request.hold ~= '' then
+    redis.call('ZADD', keys[2], number(request.now + request.life), request.hold)
+    redis.call('PEXPIRE', keys[2], number(2 * request.life))
+  end
+end
+
+-- Charges nothing. Time heals what was wrong only if it is written down from when on.
+local function leave(request)
+  if not request.none and (request.changed or request.state.wrong) then
+    save(request.keys[1], request.plan, request.state, request.now)
+  end
+end
+
+-- Reason (0 admitted, else 1 + its place in Reason::ALL), wait in ms (-1: unknown), the levels of both
+-- buckets, the day and its tokens.
+local function tell(request) return answer(request.reason, request.wait, request.state) end
+
+tollgate.limit = { ask = ask, take = take, leave = leave, tell = tell }
 
 -- Correcting, for a subject that nobody asks for. KEYS as above. ARGV: now, the plan's five, whether
 -- tokens are counted by the day, then as for `correct`.
 local function settle(keys, args)
-  local now, plan = clock(args[1]), limits(args, 2)
+  local now, plan = tollgate.clock(args[1]), limits(args, 2)
   local state = load(keys[1], plan, now)
-  local changed = correct(keys, args, 8, plan, state, args[7] == '1')
+  local changed = correct(keys, args, 8, #args, plan, state, args[7] == '1')
   if changed then save(keys[1], plan, state, now) end
   return changed and 1 or 0
 end
@@ -188,7 +199,7 @@ end
 -- Requests that are still in flight. One that has ended meanwhile stays out while others are known; after
 -- a flush, when nobody is, all are known again. KEYS: holds. ARGV: now, the life in milliseconds, ids.
 local function renew(keys, args)
-  local expires = number(clock(args[1]) + tonumber(args[2]))
+  local expires = number(tollgate.clock(args[1]) + tonumber(args[2]))
   local flag = redis.call('ZCARD', keys[1]) > 0 and 'XX' or 'NX'
   for i = 3, #args do redis.call('ZADD', keys[1], flag, expires, args[i]) end
   redis.call('PEXPIRE', keys[1], number(2 * tonumber(args[2])))
@@ -197,11 +208,10 @@ end
 
 -- Where a subject stands. KEYS: levels. ARGV: now, the plan's five. Answers as `admit` does.
 local function read(keys, args)
-  local now, plan = clock(args[1]), limits(args, 2)
+  local now, plan = tollgate.clock(args[1]), limits(args, 2)
   return answer(0, -1, load(keys[1], plan, now))
 end
 
-redis.register_function('tollgate_admit_VERSION', admit)
 redis.register_function('tollgate_settle_VERSION', settle)
 redis.register_function('tollgate_renew_VERSION', renew)
 redis.register_function{ function_name = 'tollgate_read_VERSION', callback = read, flags = { 'no-writes' } }

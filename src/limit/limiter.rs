@@ -5,10 +5,11 @@ use super::memory::Memory;
 use super::redis::Shared;
 use super::settling::{self, Ended, Settling};
 use super::state::{Charge, reading, units};
-use super::{Ask, Denial, Grant, Hold, Limits, Reading, Reason, Settle, Subject};
+use super::{Ask, Denial, Grant, Hold, Limits, Reading, Reason, Refused, Settle, Subject};
 use crate::clock::{Clock, Now};
 use crate::record::limits::LimitMetrics;
 use crate::store::link::Away;
+use crate::store::part::Part;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -80,7 +81,24 @@ impl Limiter {
     /// # Errors
     /// [`Denial`]: the limit that fired.
     pub async fn admit(self: &Arc<Self>, ask: Ask) -> Result<Grant, Denial> {
-        if !ask.limits.any() {
+        match self.admit_with(ask, None).await {
+            Ok(grant) => Ok(grant),
+            Err(Refused::Limit(denial)) => Err(denial),
+            // There was none.
+            Err(Refused::Part) => Err(self.unknown()),
+        }
+    }
+
+    /// Asks for one request, and in the same step for what comes with it: both are granted, or nothing is.
+    ///
+    /// # Errors
+    /// [`Refused`]: which of the two it was. A limit that fires is told only if the other agreed.
+    pub async fn admit_with(
+        self: &Arc<Self>,
+        ask: Ask,
+        part: Option<&mut dyn Part>,
+    ) -> Result<Grant, Refused> {
+        if !ask.limits.any() && part.is_none() {
             return Ok(Grant {
                 reading: Reading::default(),
                 hold: None,
@@ -88,8 +106,8 @@ impl Limiter {
         }
         let begun = Instant::now();
         let decision = match &self.redis {
-            None => self.locally(&ask, 1),
-            Some(backend) => self.in_redis(backend, &ask).await,
+            None => self.locally(&ask, 1, part),
+            Some(backend) => self.in_redis(backend, &ask, part).await,
         };
         self.metrics
             .admission
@@ -99,6 +117,14 @@ impl Limiter {
             .filter(|_| ask.limits.settles())
             .map(|hold| (hold, self.clone() as Arc<dyn Settle>));
         Ok(Grant { reading, hold })
+    }
+
+    fn unknown(&self) -> Denial {
+        Denial {
+            reason: Reason::Store,
+            wait: None,
+            reading: Reading::default(),
+        }
     }
 
     /// Where a subject stands. While Redis is away: as this node last heard.
@@ -122,12 +148,22 @@ impl Limiter {
             .map_or(1, |backend| backend.shared.link().nodes())
     }
 
-    fn locally(&self, ask: &Ask, share: u32) -> Decision {
-        let (reading, hold) = self.memory.admit(ask, share, self.clock.now())?;
-        Ok((reading, Some(hold)))
+    fn locally(&self, ask: &Ask, share: u32, part: Option<&mut dyn Part>) -> Decision {
+        together(part, || {
+            if !ask.limits.any() {
+                return Ok((Reading::default(), None));
+            }
+            let (reading, hold) = self.memory.admit(ask, share, self.clock.now())?;
+            Ok((reading, Some(hold)))
+        })
     }
 
-    async fn in_redis(&self, backend: &Backend, ask: &Ask) -> Decision {
+    async fn in_redis(
+        &self,
+        backend: &Backend,
+        ask: &Ask,
+        mut part: Option<&mut dyn Part>,
+    ) -> Decision {
         let id = ask.limits.settles().then(|| backend.settling.number());
         let mut unknown = Unknown {
             settling: &backend.settling,
@@ -135,7 +171,12 @@ impl Limiter {
             id,
             ended: backend.settling.take(&ask.subject),
         };
-        let said = backend.shared.admit(ask, id, &unknown.ended).await;
+        // What nobody can answer is not asked.
+        let asked = match &mut part {
+            Some(part) if backend.shared.link().up() => Some(&mut **part as &mut dyn Part),
+            _ => None,
+        };
+        let said = backend.shared.admit(ask, id, &unknown.ended, asked).await;
         if said.is_ok() {
             unknown.ended.clear();
         }
@@ -143,16 +184,22 @@ impl Limiter {
             unknown.id = None;
         }
         drop(unknown);
-        let answer = match said {
+        let (answer, agreed) = match said {
             Ok(answer) => answer,
-            Err(_) => return self.while_away(backend, ask),
+            Err(_) => return self.while_away(backend, ask, part),
         };
-        let denial = answer.denial(&ask.limits);
-        let begun = denial.is_none() && id.is_some();
+        let denial = answer.denial(&ask.limits).filter(|_| agreed);
+        let admitted = denial.is_none() && agreed;
+        let begun = admitted && id.is_some();
         let now = self.clock.now();
-        self.memory.follow(ask, answer.levels, begun, now);
+        if ask.limits.any() {
+            self.memory.follow(ask, answer.levels, begun, now);
+        }
         if let Some(denial) = denial {
-            return Err(denial);
+            return Err(Refused::Limit(denial));
+        }
+        if !agreed {
+            return Err(Refused::Part);
         }
         if let Some(id) = id {
             backend.settling.begun(id, ask);
@@ -170,16 +217,19 @@ impl Limiter {
         Ok((reading(&ask.limits, answer.levels, 1), hold))
     }
 
-    fn while_away(&self, backend: &Backend, ask: &Ask) -> Decision {
+    fn while_away(&self, backend: &Backend, ask: &Ask, part: Option<&mut dyn Part>) -> Decision {
         let known = |now: Now| self.memory.read(&ask.subject, &ask.limits, 1, now);
         match backend.when_away {
-            WhenAway::Local => self.locally(ask, self.share()),
-            WhenAway::Allow => Ok((known(self.clock.now()), None)),
-            WhenAway::Deny => Err(Denial {
+            WhenAway::Local => self.locally(ask, self.share(), part),
+            WhenAway::Allow => together(part, || Ok((known(self.clock.now()), None))),
+            WhenAway::Deny if !ask.limits.any() => {
+                together(part, || Ok((Reading::default(), None)))
+            }
+            WhenAway::Deny => Err(Refused::Limit(Denial {
                 reason: Reason::Store,
                 wait: None,
                 reading: known(self.clock.now()),
-            }),
+            })),
         }
     }
 
@@ -236,7 +286,26 @@ impl Drop for Unknown<'_> {
     }
 }
 
-type Decision = Result<(Reading, Option<Hold>), Denial>;
+type Decision = Result<(Reading, Option<Hold>), Refused>;
+
+/// Asks the limits, and what comes with them, as one step.
+fn together(
+    part: Option<&mut dyn Part>,
+    mut limits: impl FnMut() -> Result<(Reading, Option<Hold>), Denial>,
+) -> Decision {
+    let Some(part) = part else {
+        return limits().map_err(Refused::Limit);
+    };
+    let mut said = None;
+    part.locally(&mut || {
+        let said = said.insert(limits());
+        said.is_ok()
+    });
+    match said {
+        Some(decision) => decision.map_err(Refused::Limit),
+        None => Err(Refused::Part),
+    }
+}
 
 impl Settle for Limiter {
     fn settle(&self, hold: Hold, used: Option<u64>) {

@@ -249,6 +249,15 @@ pub struct Denial {
     pub reading: Reading,
 }
 
+/// Why a request was not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// A limit fired.
+    Limit(Denial),
+    /// The limits would have admitted it; what was asked along with them refused.
+    Part,
+}
+
 /// Permission to make one request: only a limiter makes one. It is settled once, with what was
 /// used; one that is dropped gives its place back and keeps what was estimated.
 pub struct Grant {

@@ -7,12 +7,10 @@ use super::{Ask, Denial, Limits, Reading, Reason, Subject};
 use crate::clock::Clock;
 use crate::record::limits::Function;
 use crate::store::link::{Away, Link};
+use crate::store::part::Part;
 use redis::{Cmd, Value, cmd};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// The part of the function library that is the limits'.
-pub const LIBRARY: &str = include_str!("limit.lua");
 
 /// A request that nobody renews is taken for lost after this time, and its place is given back:
 /// a node that was killed blocks nobody for longer.
@@ -27,6 +25,20 @@ pub struct Shared {
     settle: String,
     renew: String,
     read: String,
+}
+
+/// Numbers in the limits' share of an answer.
+const NUMBERS: usize = 6;
+
+/// A part whose question is on its way.
+struct Sent<'a>(Option<&'a mut dyn Part>);
+
+impl Drop for Sent<'_> {
+    fn drop(&mut self) {
+        if let Some(part) = self.0.take() {
+            part.unanswered();
+        }
+    }
 }
 
 /// What Redis says to an admission.
@@ -64,7 +76,7 @@ impl Answer {
 }
 
 impl Shared {
-    /// Limits over this link, whose library has [`LIBRARY`].
+    /// Limits over this link, whose library has `limit.lua` and `admit.lua`.
     pub fn new(link: Arc<Link>, clock: Clock) -> Shared {
         Shared {
             admit: link.name(Function::Admit),
@@ -81,19 +93,29 @@ impl Shared {
         &self.link
     }
 
-    /// Asks for one request, held as `id` if its end matters, and tells of what ended before it.
+    /// Asks for one request, held as `id` if its end matters, tells of what ended before it, and asks what
+    /// comes with it: true if that agrees.
     pub(super) async fn admit(
         &self,
         ask: &Ask,
         id: Option<u64>,
         ended: &[Ended],
-    ) -> Result<Answer, Away> {
+        part: Option<&mut dyn Part>,
+    ) -> Result<(Answer, bool), Away> {
         let Ask {
             subject,
             limits,
             estimate,
         } = ask;
-        let mut call = self.begin(&self.admit, subject, 2);
+        let mut call = cmd("FCALL");
+        call.arg(&self.admit)
+            .arg(if part.is_some() { 3 } else { 2 })
+            .arg(self.key(subject, "l"))
+            .arg(self.key(subject, "h"));
+        if let Some(part) = &part {
+            part.key(&mut call);
+        }
+        self.now(&mut call);
         self.plan(&mut call, limits);
         call.arg(limits.concurrency.unwrap_or(0))
             .arg(limits.tokens_per_day.unwrap_or(0))
@@ -102,10 +124,27 @@ impl Shared {
             Some(id) => call.arg(self.hold(id)),
             None => call.arg(b""),
         };
-        call.arg(LIFE.as_millis() as u64);
+        call.arg(LIFE.as_millis() as u64).arg(ended.len());
         self.tell(&mut call, ended);
+        let Some(part) = part else {
+            let said = self.link.call(Function::Admit, &call).await?;
+            return Ok((self.understood(&said, limits)?, true));
+        };
+        part.write(&mut call);
+        // Also if nobody waits for the answer any more.
+        let mut sent = Sent(Some(part));
         let said = self.link.call(Function::Admit, &call).await?;
-        self.understood(&said, limits)
+        let Value::Array(values) = &said else {
+            return Err(self.link.misunderstood());
+        };
+        let both = values.split_at_checked(NUMBERS).and_then(|(ours, its)| {
+            let answer = understood(ours, limits)?;
+            let granted = answer.fired.is_none();
+            let agreed = sent.0.as_mut()?.read(its, granted)?;
+            sent.0 = None;
+            Some((answer, agreed))
+        });
+        both.ok_or_else(|| self.link.misunderstood())
     }
 
     /// Where a subject stands.
@@ -118,7 +157,10 @@ impl Shared {
     }
 
     fn understood(&self, said: &Value, limits: &Limits) -> Result<Answer, Away> {
-        let answer = understood(said, limits);
+        let answer = match said {
+            Value::Array(values) => understood(values, limits),
+            _ => None,
+        };
         answer.ok_or_else(|| self.link.misunderstood())
     }
 
@@ -194,10 +236,7 @@ impl Shared {
 }
 
 /// Reads an answer; one of another form, or with levels that cannot be, is no answer.
-fn understood(value: &Value, limits: &Limits) -> Option<Answer> {
-    let Value::Array(values) = value else {
-        return None;
-    };
+fn understood(values: &[Value], limits: &Limits) -> Option<Answer> {
     let numbers: Vec<i64> = values
         .iter()
         .map(|value| match value {
@@ -243,13 +282,11 @@ mod tests {
             requests: Some(Bucket::new(60, 60)),
             ..Limits::default()
         };
-        let ints = |numbers: &[i64]| Value::Array(numbers.iter().map(|n| Value::Int(*n)).collect());
+        let ints =
+            |numbers: &[i64]| -> Vec<Value> { numbers.iter().map(|n| Value::Int(*n)).collect() };
         let full = 60 * 60_000;
         assert!(understood(&ints(&[0, -1, full, 6, 7, 8]), &limits).is_some());
         for wrong in [
-            Value::Nil,
-            Value::Int(0),
-            Value::Okay,
             ints(&[]),
             ints(&[0]),
             ints(&[0, -1, full + 1, 0, 0, 0]),
@@ -257,7 +294,7 @@ mod tests {
             ints(&[0, -1, i64::MIN, 0, 0, 0]),
             ints(&[-1, -1, 0, 0, 0, 0]),
             ints(&[9, -1, 0, 0, 0, 0]),
-            Value::Array(vec![Value::Nil; 6]),
+            vec![Value::Nil; 6],
         ] {
             assert!(understood(&wrong, &limits).is_none(), "{wrong:?}");
         }

@@ -1,9 +1,10 @@
 //! The limits of a gateway, as its configuration has them, and the tasks that they need.
 
+use crate::admit::FUNCTIONS;
 use crate::clock::Clock;
 use crate::config::{Config, LimitsFailure, Redis};
 use crate::limit::limiter::{Limiter, WhenAway};
-use crate::limit::redis::{LIBRARY, Shared};
+use crate::limit::redis::Shared;
 use crate::record::metrics::Metrics;
 use crate::store::link::{Link, Settings};
 use std::sync::Arc;
@@ -48,7 +49,7 @@ pub(super) async fn start(
     let settings = Settings {
         url: url.expose().to_owned(),
         prefix: prefix.clone(),
-        functions: vec![LIBRARY],
+        functions: FUNCTIONS.to_vec(),
         consequence: consequence.to_owned(),
     };
     let store = metrics

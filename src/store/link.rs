@@ -315,6 +315,7 @@ fn said(error: &RedisError) -> String {
 /// can share one Redis.
 fn library(parts: &[&str]) -> (String, String) {
     let mut text = String::from("#!lua name=tollgate_VERSION\n");
+    text.push_str(include_str!("begin.lua"));
     for part in parts.iter().chain([&include_str!("nodes.lua")]) {
         // Locals of one part are not the next one's.
         text.push_str("do\n");

@@ -1,0 +1,42 @@
+-- Keys and accounts that were made at run time. All of them are in one slot:
+--   ...:r  hash: name -> JSON;   ...:c  sorted set: names, by the number of their last change;   ...:n  that number
+
+-- KEYS: r, c, n, what remembers the Idempotency-Key (or r again). ARGV: name, version, JSON, the fingerprint (or
+-- empty), how long it is remembered in seconds. Answers: ok; before, the name; reused; changed.
+local function write(keys, args)
+  if args[4] ~= '' then
+    local before = redis.call('GET', keys[4])
+    if before then
+      local fingerprint, name = string.match(before, '^(%S+) (.*)$')
+      if fingerprint ~= args[4] then return { 'reused' } end
+      return { 'before', name }
+    end
+  end
+  local stored, version = redis.call('HGET', keys[1], args[1]), 0
+  if stored then
+    local _, inner = next(cjson.decode(stored))
+    version = inner.version
+  end
+  if version + 1 ~= tonumber(args[2]) then return { 'changed' } end
+  local number = redis.call('INCR', keys[3])
+  redis.call('HSET', keys[1], args[1], args[3])
+  redis.call('ZADD', keys[2], number, args[1])
+  if args[4] ~= '' then redis.call('SET', keys[4], args[4] .. ' ' .. args[1], 'EX', args[5]) end
+  return { 'ok' }
+end
+
+-- What changed after a number. KEYS: r, c, n. ARGV: the number, how many at most. Answers the number of the last
+-- change that there is, then of each change its number, its name and its JSON, in order.
+local function changes(keys, args)
+  local found = { tonumber(redis.call('GET', keys[3]) or 0) }
+  local names = redis.call('ZRANGEBYSCORE', keys[2], '(' .. args[1], '+inf', 'WITHSCORES', 'LIMIT', 0, args[2])
+  for i = 1, #names, 2 do
+    found[#found + 1] = tonumber(names[i + 1])
+    found[#found + 1] = names[i]
+    found[#found + 1] = redis.call('HGET', keys[1], names[i]) or ''
+  end
+  return found
+end
+
+redis.register_function('tollgate_write_VERSION', write)
+redis.register_function{ function_name = 'tollgate_changes_VERSION', callback = changes, flags = { 'no-writes' } }
