@@ -4,7 +4,7 @@
 //! [`Code::row`] is the only source: `wire::error` turns it into envelopes, the documentation page
 //! `docs/errors.md` and the tests are generated from it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Why a request was refused. The text form ([`Code::as_str`]) is what clients see as `code`, what
 /// metrics carry as label, and what `statuses:` of a mount names.
@@ -212,6 +212,8 @@ pub struct Rejection {
     pub retry_after: Option<Duration>,
     /// Value of the `Allow` header, for a wrong method.
     pub allow: Option<&'static str>,
+    /// When what is used up is there again.
+    pub resets_at: Option<SystemTime>,
 }
 
 impl Rejection {
@@ -223,12 +225,19 @@ impl Rejection {
             param: None,
             retry_after: None,
             allow: None,
+            resets_at: None,
         }
     }
 
     /// Names the body field at fault.
     pub fn param(mut self, param: &'static str) -> Rejection {
         self.param = Some(param);
+        self
+    }
+
+    /// Says when what is used up is there again.
+    pub fn resets_at(mut self, at: Option<SystemTime>) -> Rejection {
+        self.resets_at = at;
         self
     }
 

@@ -3,8 +3,8 @@
 -- ARGV: now, then as for `limit.ask`; with a wallet then as for `money.apply`, of charges that came before, and
 -- as for `money.afford`. Answers: the limits' six numbers; with a wallet then the reason (0: it can be paid for,
 -- else 1 + its place in Reason::ALL; -1: there is no such account), what is left of what is short, when that is
--- reset (-1: never), the day and the month, what is free of the balance, the last number that is applied (-1:
--- none was sent), 1 if one is missing before them, and the package that pays (or -).
+-- reset (-1: never), the day and the month, what is free now of the balance or the package, the last number
+-- that is applied (-1: none was sent), 1 if one is missing before them, and the package that pays (or -).
 local function admit(keys, args)
   local now = tollgate.clock(args[1])
   local request = tollgate.limit.ask(keys, args, now)
@@ -31,7 +31,7 @@ local function admit(keys, args)
   end
   money.close(wallet)
   said = tollgate.limit.tell(request)
-  local paid = { bill.reason, bill.left, bill.resets, bill.day, bill.month, wallet.b - wallet.h, mark, gap and 1 or 0, bill.package }
+  local paid = { bill.reason, bill.left, bill.resets, bill.day, bill.month, money.free(wallet, bill), mark, gap and 1 or 0, bill.package }
   for _, value in ipairs(paid) do said[#said + 1] = value end
   return said
 end

@@ -1,10 +1,12 @@
-//! May this caller call this model, here and now, and how much of it? The order of the checks is the
+//! May this caller call this model, here and now, how much of it, and who pays? The order of the checks is the
 //! order of the answers: an unknown model is unknown to everyone, a closed one only to those who may
 //! see it, and only what could be served is charged to a limit.
 
 mod words;
 
 use crate::auth::Caller;
+use crate::billing::Shortage;
+use crate::billing::hold::Hold;
 use crate::catalog::Found;
 use crate::limit::{Ask, Denial, Grant};
 use crate::rejection::{Code, Rejection};
@@ -46,6 +48,7 @@ impl Permit {
 pub struct Admission {
     model: Found,
     grant: Grant,
+    hold: Option<Hold>,
 }
 
 impl Admission {
@@ -54,10 +57,24 @@ impl Admission {
         &self.model
     }
 
+    /// What is set aside for it; nothing where nothing is charged.
+    pub fn hold(&mut self) -> Option<&mut Hold> {
+        self.hold.as_mut()
+    }
+
     /// Ends the request, which used so many tokens.
     pub fn settle(&mut self, tokens: u64) {
         self.grant.settle(tokens);
     }
+}
+
+/// Why a permitted request is not admitted.
+#[derive(Clone, Copy, Debug)]
+pub enum Refusal {
+    /// A limit fired.
+    Limit(Denial),
+    /// It cannot be paid for; amounts are in this currency.
+    Money(Shortage),
 }
 
 /// Checks that the key includes the model, and that it is open.
@@ -72,24 +89,28 @@ pub fn permit(caller: &Caller, model: Found) -> Result<Permit, Rejection> {
     Ok(Permit { model })
 }
 
-/// What the limits said to a permitted request.
+/// What limits and money said to a permitted request.
 ///
 /// # Errors
-/// `rate_limit_exceeded`, `concurrency_limit`, or `temporarily_unavailable` while the limits cannot
-/// be asked and the operator wants no request then. `jitter` is any number: clients that are
-/// refused together do not come back together.
+/// `rate_limit_exceeded`, `concurrency_limit`, `insufficient_balance`, `package_exhausted`,
+/// `spend_cap_reached`, or `temporarily_unavailable` while neither can be asked and the operator wants no
+/// request then. `jitter` is any number: clients that are refused together do not come back together.
+/// `currency` is for the words.
 pub fn admit(
     caller: &Caller,
     permit: Permit,
-    said: Result<Grant, Denial>,
+    said: Result<(Grant, Option<Hold>), Refusal>,
     jitter: u64,
+    currency: &str,
 ) -> Result<Admission, Rejection> {
     match said {
-        Ok(grant) => Ok(Admission {
+        Ok((grant, hold)) => Ok(Admission {
             model: permit.model,
             grant,
+            hold,
         }),
-        Err(denial) => Err(words::refusal(caller, &denial, jitter)),
+        Err(Refusal::Limit(denial)) => Err(words::refusal(caller, &denial, jitter)),
+        Err(Refusal::Money(shortage)) => Err(words::shortage(caller, &shortage, currency)),
     }
 }
 
@@ -97,6 +118,9 @@ fn not_allowed(caller: &Caller, id: &str) -> Rejection {
     let id = crate::rejection::quoted(id);
     let message = match caller.hint().as_str() {
         "" => format!("Model '{id}' is not open to requests without a key. Send one."),
+        hint if !caller.key().pays_for(&id) => format!(
+            "Model '{id}' is not paid for by the package of key {hint}…. Call a model that is (GET models), or switch the key to pay-as-you-go."
+        ),
         hint => format!(
             "Model '{id}' is not included for key {hint}… (plan {}). Ask the operator, or list yours with GET models.",
             caller.key().plan.name
@@ -128,6 +152,7 @@ pub(crate) mod tests {
     use crate::auth::directory::Directory;
     use crate::auth::secret::{KeyHash, KeyHint};
     use crate::auth::{Glob, Key, Plan, authenticate};
+    use crate::billing::{Payer, Pays};
     use crate::catalog::tests::model;
     use crate::catalog::{Catalog, Model, Status};
     use crate::limit::{Limits, Subject};
@@ -149,8 +174,14 @@ pub(crate) mod tests {
             expires: None,
             disabled: false,
             subject: Arc::new(subject),
+            package_models: None,
+            payer: Arc::new(Payer {
+                account: "a".into(),
+                pays: Pays::Package("starter".into()),
+                ..Payer::free()
+            }),
         };
-        let directory = Directory::new([(KeyHash::of("sk-0123456789abcdef"), key)], None);
+        let directory = Directory::new([(KeyHash::of("sk-0123456789abcdef"), key)], Arc::default(), None);
         let hint = KeyHint::of("sk-0123456789abcdef");
         let now = SystemTime::now();
         authenticate(&directory, "sk-0123456789abcdef", hint, None, now).unwrap()

@@ -1,10 +1,12 @@
 //! A limit that fired, in words: which one, its value, for whom, and how long.
 
 use crate::auth::Caller;
+use crate::billing::money::Money;
+use crate::billing::{Pays, Reason, Shortage};
 use crate::limit::bucket::Bucket;
-use crate::limit::{Denial, Reason, Who};
+use crate::limit::{self, Denial, Who};
 use crate::rejection::{Code, Rejection};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// A client that is refused for concurrency comes back after so long: nobody knows when a place
 /// will be free.
@@ -16,29 +18,29 @@ pub(super) fn refusal(caller: &Caller, denial: &Denial, jitter: u64) -> Rejectio
     let plan = &caller.key().plan;
     let limits = &plan.limits;
     let (code, what) = match denial.reason {
-        Reason::Requests => (
+        limit::Reason::Requests => (
             Code::RateLimitExceeded,
             format!("Request rate of {} per minute", rate(limits.requests)),
         ),
-        Reason::Tokens => (
+        limit::Reason::Tokens => (
             Code::RateLimitExceeded,
             format!("Token rate of {} per minute", rate(limits.tokens)),
         ),
-        Reason::TokensPerDay => (
+        limit::Reason::TokensPerDay => (
             Code::RateLimitExceeded,
             format!(
                 "Limit of {} tokens a day",
                 limits.tokens_per_day.unwrap_or(0)
             ),
         ),
-        Reason::Concurrency => (
+        limit::Reason::Concurrency => (
             Code::ConcurrencyLimit,
             format!(
                 "Limit of {} requests at once",
                 limits.concurrency.unwrap_or(0)
             ),
         ),
-        Reason::Store => {
+        limit::Reason::Store => {
             return Rejection::new(
                 Code::TemporarilyUnavailable,
                 "The gateway cannot check rate limits right now. Try again in 5 s.",
@@ -54,12 +56,78 @@ pub(super) fn refusal(caller: &Caller, denial: &Denial, jitter: u64) -> Rejectio
     let wait = denial.wait.unwrap_or(Duration::from_millis(pause));
     let seconds = wait.as_millis().div_ceil(1000);
     let advice = match denial.reason {
-        Reason::Concurrency => "retry when one of them has ended".to_owned(),
+        limit::Reason::Concurrency => "retry when one of them has ended".to_owned(),
         _ if seconds > 3600 => format!("retry in {} h {} min", seconds / 3600, seconds % 3600 / 60),
         _ => format!("retry in {seconds} s"),
     };
     let message = format!("{what} reached for {whom} (plan {}); {advice}.", plan.name);
     Rejection::new(code, message).retry_after(Some(wait))
+}
+
+/// The refusal of a request that cannot be paid for.
+pub(super) fn shortage(caller: &Caller, shortage: &Shortage, currency: &str) -> Rejection {
+    let payer = &caller.key().payer;
+    let (hint, account) = (caller.hint(), &payer.account);
+    let money = |micros: i64| format!("{} {currency}", short(Money::from_micros(micros)));
+    let (left, needed) = (shortage.left.max(0), shortage.needed);
+    let resets = shortage
+        .resets
+        .map(|ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms));
+    match shortage.reason {
+        Reason::Balance => Rejection::new(
+            Code::InsufficientBalance,
+            format!(
+                "The balance of account {account} has {} left and this request may cost {}. Top it up, or ask for less.",
+                money(left),
+                money(needed)
+            ),
+        ),
+        Reason::Package => {
+            let name = match &payer.pays {
+                Pays::Package(name) => name,
+                Pays::Balance => account,
+            };
+            let what = match left {
+                0 => format!("Package {name} of account {account} is used up, expired or was never bought"),
+                _ => format!(
+                    "Package {name} of account {account} has {left} tokens left and this request may take {needed}"
+                ),
+            };
+            let advice = match left {
+                0 => "Buy another, or switch the key to pay-as-you-go.",
+                _ => "Ask for less (max_tokens), buy another, or switch the key to pay-as-you-go.",
+            };
+            Rejection::new(Code::PackageExhausted, format!("{what}. {advice}"))
+        }
+        Reason::DailyCap | Reason::MonthlyCap => {
+            let (word, cap) = match shortage.reason {
+                Reason::DailyCap => ("daily", payer.caps.daily),
+                _ => ("monthly", payer.caps.monthly),
+            };
+            Rejection::new(
+                Code::SpendCapReached,
+                format!(
+                    "The {word} cap of {} of key {hint}… is reached: {} left, and this request may cost {}. Raise it, or wait for the new period.",
+                    money(cap.unwrap_or_default().micros()),
+                    money(left),
+                    money(needed)
+                ),
+            )
+            .resets_at(resets)
+        }
+        Reason::Store => Rejection::new(
+            Code::TemporarilyUnavailable,
+            "The gateway cannot check or record what this request costs right now. Try again in 5 s.",
+        ),
+    }
+}
+
+/// An amount with two decimals at least, and with all that it has.
+fn short(amount: Money) -> String {
+    let text = amount.to_string();
+    let end = text.trim_end_matches('0').len();
+    // Six decimals are always there; the last two of them that are kept stand four before the end.
+    text.get(..end.max(text.len() - 4)).unwrap_or(&text).to_owned()
 }
 
 fn rate(bucket: Option<Bucket>) -> u64 {
@@ -70,7 +138,7 @@ fn rate(bucket: Option<Bucket>) -> u64 {
 mod tests {
     use super::*;
     use crate::admit::tests::caller;
-    use crate::limit::{Limits, Reading, Subject};
+    use crate::limit::{Limits, Reading, Reason, Subject};
 
     fn said(reason: Reason, wait: Option<u64>, subject: Subject) -> Rejection {
         let limits = Limits {
@@ -118,5 +186,42 @@ mod tests {
         }
         let pause = said(Reason::Concurrency, None, key()).retry_after;
         assert_eq!(pause, Some(Duration::from_millis(1200)));
+    }
+
+    #[test]
+    fn a_shortage_names_what_is_short_how_much_is_left_and_what_to_do() {
+        use crate::billing;
+        let caller = caller(&["*"], Limits::default(), Subject::key("a", &[0; 32]));
+        let said = |reason, left, needed| {
+            let shortage = billing::Shortage {
+                reason,
+                left,
+                needed,
+                resets: Some(1_000),
+            };
+            super::shortage(&caller, &shortage, "CNY")
+        };
+        let balance = said(billing::Reason::Balance, 120_000, 1_234_567);
+        assert_eq!(balance.code, Code::InsufficientBalance);
+        assert_eq!(
+            balance.message,
+            "The balance of account a has 0.12 CNY left and this request may cost 1.234567 CNY. Top it up, or ask for less."
+        );
+        let package = said(billing::Reason::Package, 0, 100);
+        assert_eq!(package.code, Code::PackageExhausted);
+        assert_eq!(
+            package.message,
+            "Package starter of account a is used up, expired or was never bought. Buy another, or switch the key to pay-as-you-go."
+        );
+        let package = said(billing::Reason::Package, 7, 100);
+        assert!(package.message.contains("has 7 tokens left and this request may take 100"));
+        let cap = said(billing::Reason::DailyCap, -5, 100);
+        assert_eq!(cap.code, Code::SpendCapReached);
+        assert!(cap.message.contains("0.00 CNY left"), "{}", cap.message);
+        assert_eq!(cap.resets_at, Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1)));
+        assert_eq!(
+            said(billing::Reason::Store, 0, 0).code,
+            Code::TemporarilyUnavailable
+        );
     }
 }

@@ -4,10 +4,13 @@ pub mod directory;
 mod glob;
 pub mod network;
 pub mod record;
+pub mod registry;
 pub mod secret;
+pub mod shared;
 
 pub use glob::Glob;
 
+use crate::billing::Payer;
 use crate::limit::{Limits, Subject, Who};
 use crate::rejection::{Code, Rejection};
 use http::header::AUTHORIZATION;
@@ -33,6 +36,8 @@ pub struct Key {
     pub plan: Arc<Plan>,
     /// Narrows the plan's models: `None` leaves them all.
     pub models: Option<Vec<Glob>>,
+    /// The models that its package pays for, where a package pays.
+    pub package_models: Option<Vec<Glob>>,
     /// Client networks that may use it; empty for any.
     pub networks: Vec<IpNet>,
     /// The moment from which it is refused.
@@ -41,6 +46,8 @@ pub struct Key {
     pub disabled: bool,
     /// Whom the plan's limits are charged to.
     pub subject: Arc<Subject>,
+    /// Who pays, and with what.
+    pub payer: Arc<Payer>,
 }
 
 /// A plan: which models, and how much of them.
@@ -57,13 +64,16 @@ pub struct Plan {
 }
 
 impl Key {
-    /// Whether both the plan and the key include the model.
+    /// Whether the plan, the key and, where one pays, its package include the model.
     pub fn allows(&self, model: &str) -> bool {
-        self.plan.models.iter().any(|glob| glob.matches(model))
-            && self
-                .models
-                .as_ref()
-                .is_none_or(|globs| globs.iter().any(|glob| glob.matches(model)))
+        let any = |globs: &[Glob]| globs.iter().any(|glob| glob.matches(model));
+        any(&self.plan.models) && self.models.as_deref().is_none_or(any) && self.pays_for(model)
+    }
+
+    /// Whether what pays for the key pays for this model.
+    pub fn pays_for(&self, model: &str) -> bool {
+        let globs = self.package_models.as_ref();
+        globs.is_none_or(|globs| globs.iter().any(|glob| glob.matches(model)))
     }
 }
 
@@ -279,13 +289,15 @@ mod tests {
             expires: None,
             disabled: false,
             subject: Arc::new(Subject::key("a", &[0; 32])),
+            package_models: None,
+            payer: Arc::new(Payer::free()),
         };
         change(&mut key);
         key
     }
 
     fn checked(key: Key, client: &str) -> Option<Code> {
-        let directory = Directory::new([(KeyHash::of("sk-secret"), key)], None);
+        let directory = Directory::new([(KeyHash::of("sk-secret"), key)], Arc::default(), None);
         authenticate(
             &directory,
             "sk-secret",
@@ -321,7 +333,7 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_shown_by_its_first_characters_only() {
-        let directory = Directory::new([], None);
+        let directory = Directory::new([], Arc::default(), None);
         let key = "sk-0123456789abcdef";
         let rejection = authenticate(
             &directory,
@@ -354,5 +366,11 @@ mod tests {
         assert!(narrow.allows("gpt"));
         assert!(!narrow.allows("deepseek-coder"));
         assert!(!narrow.allows("other-chat"));
+        let packaged = key(|k| {
+            k.plan = plan(&["*"]);
+            k.package_models = Some(vec![Glob::new("deepseek-*")]);
+        });
+        assert!(packaged.allows("deepseek-chat"));
+        assert!(!packaged.allows("gpt"));
     }
 }

@@ -266,10 +266,17 @@ local function take(wallet, base, bill, now)
     table.concat({ bill.key, number(bill.money), bill.package, number(bill.tokens) }, ' '))
 end
 
+-- What is free of that which pays.
+local function free(wallet, bill)
+  local p = bill.package ~= '-' and package(wallet, bill.package)
+  if p then return p.left - p.held end
+  return bill.name == '-' and wallet.b - wallet.h or 0
+end
+
 -- The wallet's key ends in `w`; the others of the account begin like it.
 local function base_of(key) return string.sub(key, 1, -2) end
 
-tollgate.money = { open = open, close = close, apply = apply, expire = expire, afford = afford, take = take, base_of = base_of }
+tollgate.money = { open = open, close = close, apply = apply, expire = expire, afford = afford, take = take, free = free, base_of = base_of }
 
 -- Charges alone. KEYS: the wallet. ARGV: now, then as for `apply`. Answers: the last number that is applied,
 -- 1 if one is missing before them, what is free of the balance; nothing if there is no such account.
@@ -285,6 +292,22 @@ end
 local function extend(keys, args)
   local expires = number(tollgate.clock(args[1]) + tonumber(args[2]))
   for i = 3, #args do redis.call('ZADD', base_of(keys[1]) .. 'm', 'XX', expires, args[i]) end
+  return 1
+end
+
+-- Gives holds back of which nobody knows whether they were taken. KEYS: the wallet. ARGV: now, their ids.
+local function forget(keys, args)
+  local wallet, base = open(keys[1]), base_of(keys[1])
+  if not wallet then return 0 end
+  for i = 2, #args do
+    local text = redis.call('HGET', base .. 'n', args[i])
+    if redis.call('ZREM', base .. 'm', args[i]) == 1 and text then
+      redis.call('HDEL', base .. 'n', args[i])
+      local w = words(text, 4)
+      release(wallet, w[1], whole(w[2]), w[3], whole(w[4]))
+    end
+  end
+  close(wallet)
   return 1
 end
 
@@ -398,5 +421,6 @@ end
 
 redis.register_function('tollgate_charge_VERSION', settle)
 redis.register_function('tollgate_extend_VERSION', extend)
+redis.register_function('tollgate_forget_VERSION', forget)
 redis.register_function('tollgate_post_VERSION', post)
 redis.register_function{ function_name = 'tollgate_verify_VERSION', callback = verify, flags = { 'no-writes' } }

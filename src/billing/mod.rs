@@ -4,8 +4,18 @@
 //! writes down what it owes before it acts; [`embedded`] and [`redis`] apply that to the balances of one
 //! node or of many; [`ledger`] is what the proxy and the admin API ask.
 
+pub mod asking;
+mod books;
+pub mod embedded;
+pub mod hold;
+pub mod journal;
+pub mod ledger;
+mod lines;
 pub mod money;
+mod nodes;
 pub mod period;
+mod redis;
+pub mod seeds;
 pub mod wallet;
 
 use crate::meter::usage::{Source, Usage};
@@ -28,6 +38,19 @@ pub struct Payer {
     pub pays: Pays,
     /// How much at most.
     pub caps: Caps,
+}
+
+impl Payer {
+    /// For callers whom nothing is charged to.
+    pub fn free() -> Payer {
+        Payer {
+            account: "".into(),
+            key: "".into(),
+            project: "".into(),
+            pays: Pays::Balance,
+            caps: Caps::default(),
+        }
+    }
 }
 
 /// What a key pays with.
@@ -59,6 +82,28 @@ pub struct Bill {
     pub money: Money,
     /// Tokens of a package.
     pub tokens: u64,
+}
+
+impl Bill {
+    /// What is set aside for it as hold number `id`, where no package is known to pay.
+    pub fn held_unseen(&self, id: u64, period: Period) -> Held {
+        let payer = &self.payer;
+        let (money, tokens, package) = match payer.pays {
+            Pays::Balance => (self.money, 0, None),
+            Pays::Package(_) => (Money::ZERO, self.tokens, Some(Arc::from("?"))),
+        };
+        Held {
+            id,
+            account: payer.account.clone(),
+            key: payer.key.clone(),
+            project: payer.project.clone(),
+            model: self.model.clone(),
+            money,
+            tokens,
+            package,
+            period,
+        }
+    }
 }
 
 /// Why a request cannot be paid for.

@@ -40,16 +40,11 @@ impl Wallet {
         calendar: Calendar,
     ) -> Result<Held, Shortage> {
         let period = calendar.period(wall);
-        let held = match &bill.payer.pays {
-            Pays::Balance => {
-                self.affords(bill, period, wall, calendar)?;
-                held(bill, id, period, None)
-            }
-            Pays::Package(name) => {
-                let package = self.package(name, bill.tokens, wall)?;
-                held(bill, id, period, Some(package))
-            }
-        };
+        let mut held = bill.held_unseen(id, period);
+        match &bill.payer.pays {
+            Pays::Balance => self.affords(bill, period, wall, calendar)?,
+            Pays::Package(name) => held.package = Some(self.package(name, bill.tokens, wall)?),
+        }
         self.take(&held);
         Ok(held)
     }
@@ -57,19 +52,13 @@ impl Wallet {
     /// The same for a request that nobody may refuse: the balance, or the package that comes nearest
     /// to paying it, goes below nothing if it must.
     pub fn hold_anyway(&mut self, bill: &Bill, id: u64, wall: u64, calendar: Calendar) -> Held {
-        let period = calendar.period(wall);
-        let package = match &bill.payer.pays {
-            Pays::Balance => None,
-            Pays::Package(name) => {
-                let paying = self.package(name, bill.tokens, wall).ok();
-                let named = |package: &&PackageState| package.name == *name;
-                paying.or_else(|| {
-                    let last = self.packages.iter().rfind(named);
-                    last.map(|package| package.id.clone())
-                })
-            }
-        };
-        let held = held(bill, id, period, package);
+        let mut held = bill.held_unseen(id, calendar.period(wall));
+        if let Pays::Package(name) = &bill.payer.pays {
+            let paying = self.package(name, bill.tokens, wall).ok();
+            let last = || self.packages.iter().rfind(|package| package.name == *name);
+            let paying = paying.or_else(|| last().map(|package| package.id.clone()));
+            held.package = paying.or(held.package);
+        }
         self.take(&held);
         held
     }
@@ -288,21 +277,5 @@ impl Spent {
         if period.month == self.period.month {
             self.monthly = self.monthly.saturating_add(money);
         }
-    }
-}
-
-fn held(bill: &Bill, id: u64, period: Period, package: Option<Arc<str>>) -> Held {
-    let payer = &bill.payer;
-    let by_package = matches!(payer.pays, Pays::Package(_));
-    Held {
-        id,
-        account: payer.account.clone(),
-        key: payer.key.clone(),
-        project: payer.project.clone(),
-        model: bill.model.clone(),
-        money: if by_package { Money::ZERO } else { bill.money },
-        tokens: if package.is_some() { bill.tokens } else { 0 },
-        package: package.or_else(|| by_package.then(|| Arc::from(""))),
-        period,
     }
 }

@@ -141,6 +141,8 @@ mod tests {
             networks: Vec::new(),
             expires: None,
             disabled: false,
+            package_models: None,
+            payer: Arc::new(crate::billing::Payer::free()),
             subject: Arc::new(Subject::key("a", &[0; 32])),
         }
     }

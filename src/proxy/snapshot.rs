@@ -2,6 +2,7 @@
 //! request keeps for its lifetime.
 
 use crate::auth::directory::Directory;
+use crate::billing::ledger::Ledger;
 use crate::catalog::Catalog;
 use crate::limit::flood::Flood;
 use crate::limit::limiter::Limiter;
@@ -56,6 +57,8 @@ pub struct Snapshot {
     pub directory: Directory,
     /// What their plans' limits are asked of; shared by all snapshots.
     pub limiter: Arc<Limiter>,
+    /// Who keeps the money; nobody where nothing is charged. Shared by all snapshots.
+    pub ledger: Option<Arc<Ledger>>,
     /// The limit on requests without a valid key; none if the operator set none.
     pub flood: Option<Arc<Flood>>,
     /// Models.

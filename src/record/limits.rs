@@ -23,15 +23,32 @@ pub enum Function {
     Renew,
     Read,
     Announce,
+    Charge,
+    Extend,
+    Forget,
+    Post,
+    Verify,
+    Write,
+    Changes,
+    /// A plain command of Redis.
+    Command,
 }
 
 impl Function {
-    const ALL: [Function; 5] = [
+    const ALL: [Function; 13] = [
         Function::Admit,
         Function::Settle,
         Function::Renew,
         Function::Read,
         Function::Announce,
+        Function::Charge,
+        Function::Extend,
+        Function::Forget,
+        Function::Post,
+        Function::Verify,
+        Function::Write,
+        Function::Changes,
+        Function::Command,
     ];
 
     /// Whether a request waits for it. The others are tried again in the background: how they fail says
@@ -48,6 +65,14 @@ impl Function {
             Function::Renew => "renew",
             Function::Read => "read",
             Function::Announce => "announce",
+            Function::Charge => "charge",
+            Function::Extend => "extend",
+            Function::Forget => "forget",
+            Function::Post => "post",
+            Function::Verify => "verify",
+            Function::Write => "write",
+            Function::Changes => "changes",
+            Function::Command => "command",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Prometheus metrics. Every label's values come from the configuration or from the code, so that
 //! no client can make series.
 
+use super::billing::BillingMetrics;
 use super::limits::{LimitMetrics, StoreMetrics};
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -65,6 +66,8 @@ pub struct Metrics {
     pub broken_streams: IntCounter,
     /// Limits.
     pub limits: Arc<LimitMetrics>,
+    /// Money.
+    pub billing: Arc<BillingMetrics>,
 }
 
 /// OpenTelemetry's advice for `gen_ai.server.request.duration`.
@@ -191,6 +194,7 @@ impl Metrics {
                 "Streamed answers that the upstream did not finish",
             )?,
             limits: Arc::new(LimitMetrics::new(&registry)?),
+            billing: Arc::new(BillingMetrics::new(&registry)?),
             registry,
         }))
     }

@@ -2,6 +2,7 @@
 //! in the metrics and a mark in the models' status.
 
 pub mod access_log;
+pub mod billing;
 pub mod event;
 pub mod limits;
 pub mod metrics;

@@ -1,17 +1,14 @@
 //! Configuration → snapshot: from what the file says to what requests are judged by.
 
-use crate::auth::directory::Directory;
+use super::keys::Keys;
 use crate::auth::secret::KeyHash;
-use crate::auth::{Glob, Key, Plan};
+use crate::billing::ledger::Ledger;
 use crate::catalog::{Catalog, Model, Price, Status, Upstream};
 use crate::config::{
-    Api as ConfigApi, Config, ErrorDialect, Modality, ModelStatus, PlanScope,
-    Provider as ConfigProvider, ProviderApi, ResetFormat, Secret,
+    Api as ConfigApi, Config, ErrorDialect, Modality, ModelStatus, Provider as ConfigProvider, ProviderApi, ResetFormat, Secret,
 };
-use crate::limit::bucket::Bucket;
 use crate::limit::flood::Flood;
 use crate::limit::limiter::Limiter;
-use crate::limit::{Limits, Subject};
 use crate::proxy::snapshot::{Snapshot, Surface};
 use crate::record::metrics::Metrics;
 use crate::record::recorder::Recorder;
@@ -43,7 +40,9 @@ pub fn snapshot(
     config: &Config,
     metrics: Arc<Metrics>,
     limiter: Arc<Limiter>,
+    ledger: Option<Arc<Ledger>>,
     demo: Option<&DemoAccess>,
+    keys: &Keys,
     session_key: Option<KeyHash>,
 ) -> Result<Snapshot, String> {
     let catalog = Catalog::new(config.models.iter().map(model).collect());
@@ -94,8 +93,9 @@ pub fn snapshot(
                 .map(|surface| (surface.mount.clone(), api(surface.api))),
         ),
         surfaces,
-        directory: directory(config, session_key),
+        directory: keys.directory(config, session_key),
         limiter,
+        ledger,
         flood: config
             .limits
             .unauthenticated_per_ip
@@ -270,97 +270,4 @@ fn provider(settings: &ConfigProvider, demo: Option<&DemoAccess>) -> Result<Prov
         (None, None) => return Err(format!("provider {name}: it has no base_url")),
     };
     Provider::new(settings)
-}
-
-fn directory(config: &Config, session_key: Option<KeyHash>) -> Directory {
-    let day_starts = config.billing.day_starts_seconds;
-    let plans: Vec<Arc<Plan>> = config
-        .plans
-        .iter()
-        .enumerate()
-        .map(|(place, plan)| {
-            Arc::new(Plan {
-                name: plan.name.as_str().into(),
-                place,
-                models: globs(&plan.models),
-                limits: Arc::new(limits(plan, day_starts)),
-            })
-        })
-        .collect();
-    let subject = |plan: usize, account: &str, hash: &[u8; 32]| {
-        let plan = config.plans.get(plan)?;
-        Some(Arc::new(match plan.scope {
-            PlanScope::Key => Subject::key(account, hash),
-            PlanScope::Account => Subject::account(account, &plan.name),
-        }))
-    };
-    let from_file = config.keys.iter().filter_map(|key| {
-        let account = config.accounts.get(key.account)?;
-        let made = Key {
-            name: key.name.as_str().into(),
-            account: account.id.as_str().into(),
-            project: key.project.as_str().into(),
-            plan: plans.get(key.plan)?.clone(),
-            models: key.models.as_deref().map(globs),
-            networks: key.networks.clone(),
-            expires: key.expires,
-            disabled: key.disabled,
-            subject: subject(key.plan, &account.id, &key.sha256)?,
-        };
-        Some((KeyHash::from_bytes(key.sha256), made))
-    });
-    let for_session = session_key.and_then(|hash| {
-        let account = config.accounts.first()?;
-        let made = Key {
-            name: "session".into(),
-            account: account.id.as_str().into(),
-            project: account.projects.first()?.as_str().into(),
-            plan: plans.get(account.plan)?.clone(),
-            models: None,
-            networks: Vec::new(),
-            expires: None,
-            disabled: false,
-            subject: subject(account.plan, &account.id, hash.as_bytes())?,
-        };
-        Some((hash, made))
-    });
-    let anonymous = config.anonymous.as_ref().and_then(|anonymous| {
-        Some(Key {
-            name: "anonymous".into(),
-            account: "anonymous".into(),
-            project: "anonymous".into(),
-            plan: plans.get(anonymous.plan)?.clone(),
-            models: Some(globs(&anonymous.models)),
-            networks: Vec::new(),
-            expires: None,
-            disabled: false,
-            // Each request's own stands in for it.
-            subject: Arc::new(Subject::network(None)),
-        })
-    });
-    Directory::new(from_file.chain(for_session), anonymous)
-}
-
-fn limits(plan: &crate::config::Plan, day_starts: i32) -> Limits {
-    let crate::config::Plan {
-        name: _,
-        requests_per_minute,
-        burst,
-        tokens_per_minute,
-        concurrency,
-        tokens_per_day,
-        models: _,
-        scope: _,
-    } = plan;
-    Limits {
-        requests: requests_per_minute.map(|rate| Bucket::new(rate, burst.unwrap_or(rate))),
-        tokens: tokens_per_minute.map(|rate| Bucket::new(rate, rate)),
-        concurrency: concurrency.map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
-        tokens_per_day: *tokens_per_day,
-        day_offset: i64::from(day_starts) * 1000,
-    }
-}
-
-fn globs(patterns: &[String]) -> Vec<Glob> {
-    patterns.iter().map(|pattern| Glob::new(pattern)).collect()
 }

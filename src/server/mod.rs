@@ -1,14 +1,15 @@
 //! From a configuration to a running gateway, and back to rest.
 
 mod build;
-mod limits;
+mod keys;
 mod listen;
 mod local;
+mod stores;
 mod stream;
 mod tls;
 
 use crate::auth::secret::{KeyHash, generate};
-use crate::config::Config;
+use crate::config::{BillingMode, Config};
 use crate::demo::Demo;
 use crate::downstream::edge::Edge;
 use crate::id::RequestId;
@@ -22,7 +23,8 @@ use crate::upstream::addresses::REFRESH;
 use crate::wire::error::Dialect;
 use arc_swap::ArcSwap;
 use build::DemoAccess;
-use limits::Limiting;
+use keys::Keys;
+use stores::Stores;
 use pingora::apps::HttpServerOptions;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
@@ -109,8 +111,26 @@ pub async fn start(config: &Config, log: impl Write + Send + 'static) -> Result<
     };
     let hash = session_key.as_deref().map(KeyHash::of);
     let (finish, finished) = watch::channel(false);
-    let Limiting { limiter, ended } = limits::start(config, &metrics, finished).await?;
-    let snapshot = build::snapshot(config, metrics.clone(), limiter, demo.as_ref(), hash)?;
+    let keys = Arc::new(Keys::new(config, Arc::default()));
+    let Stores {
+        limiter,
+        ledger,
+        registry,
+        link,
+        ended,
+    } = stores::start(config, &metrics, &keys, finished).await?;
+    let charging = ledger
+        .clone()
+        .filter(|_| config.billing.mode != BillingMode::Off);
+    let snapshot = build::snapshot(
+        config,
+        metrics.clone(),
+        limiter,
+        charging,
+        demo.as_ref(),
+        &keys,
+        hash,
+    )?;
     let log = AccessLog::start(log, metrics.log_dropped.clone())
         .map_err(|error| format!("access log: {error}"))?;
     let gateway = Arc::new(Gateway {

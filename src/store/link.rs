@@ -10,7 +10,7 @@ use crate::record::limits::{Breaking, Function, StoreMetrics};
 use arc_swap::ArcSwapOption;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster_async::ClusterConnection;
-use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value, cmd, from_redis_value};
 use sha2::{Digest, Sha256};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -84,6 +84,8 @@ pub struct Link {
     /// This process, among the nodes.
     pub node: u64,
     pub(super) nodes: AtomicU32,
+    /// How often a connection was made.
+    pub(super) connections: AtomicU64,
     started: Instant,
     /// The second after the one in which a failed call was last told of; 0 for never.
     mentioned: AtomicU64,
@@ -118,6 +120,7 @@ impl Link {
             consequence,
             node: next_random(),
             nodes: AtomicU32::new(1),
+            connections: AtomicU64::new(0),
             started: Instant::now(),
             mentioned: AtomicU64::new(0),
             metrics,
@@ -137,6 +140,11 @@ impl Link {
     /// Whether Redis is there.
     pub fn up(&self) -> bool {
         self.connection.load().is_some()
+    }
+
+    /// How often a connection was made: another number, and what Redis knew before may be gone.
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// The last known number of nodes, this one included.
@@ -188,6 +196,35 @@ impl Link {
             End::TimedOut => Away::TimedOut,
             _ => Away::Failed,
         })
+    }
+
+    /// Waits until a replica has what was written, where there is one: what an operator was told is done
+    /// must survive a failover.
+    ///
+    /// # Errors
+    /// [`Away::TimedOut`]: none has it yet.
+    pub async fn replicated(&self) -> Result<(), Away> {
+        if self.is_cluster() {
+            // The client cannot wait for one server of many.
+            return Ok(());
+        }
+        let mut info = cmd("INFO");
+        info.arg("replication");
+        let page = self.call(Function::Command, &info).await?;
+        let page: String = from_redis_value(page).unwrap_or_default();
+        let replicas = page
+            .lines()
+            .find_map(|line| line.strip_prefix("connected_slaves:"))
+            .and_then(|count| count.trim().parse::<u64>().ok());
+        if replicas.unwrap_or(0) == 0 {
+            return Ok(());
+        }
+        let mut wait = cmd("WAIT");
+        wait.arg(1).arg(25);
+        match self.call(Function::Command, &wait).await? {
+            Value::Int(reached) if reached > 0 => Ok(()),
+            _ => Err(Away::TimedOut),
+        }
     }
 
     /// An answer came that is none: counted as a failure.

@@ -167,6 +167,7 @@ impl Link {
             Err(_) => return Err(format!("no answer in {} ms", DEADLINE.as_millis())),
         }
         self.breaker.reset();
+        self.connections.fetch_add(1, Ordering::Relaxed);
         self.connection.store(Some(Arc::new(connection)));
         self.metrics.breaker(Breaking::Closed);
         Ok(())

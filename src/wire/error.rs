@@ -79,6 +79,7 @@ impl Dialect {
             );
             member(&mut text, br#","message":"#, &rejection.message);
             member(&mut text, br#","details":{"error_code":"#, row.code);
+            resets_at(&mut text, rejection);
             member(&mut text, br#"}},"request_id":"#, request_id);
             text.push(b'}');
             return utf8(text);
@@ -94,6 +95,7 @@ impl Dialect {
             None => text.extend_from_slice(br#","param":null"#),
         }
         member(&mut text, br#","code":"#, code);
+        resets_at(&mut text, rejection);
         text.push(b'}');
         if self.style == Style::CodeMsg {
             member(&mut text, br#","code":7,"msg":"#, &rejection.message);
@@ -142,6 +144,14 @@ impl Dialect {
     }
 }
 
+fn resets_at(text: &mut Vec<u8>, rejection: &Rejection) {
+    let at = rejection.resets_at.and_then(|at| at.try_into().ok());
+    let at: Option<jiff::Timestamp> = at;
+    if let Some(at) = at {
+        member(text, br#","resets_at":"#, &at.to_string());
+    }
+}
+
 fn member(text: &mut Vec<u8>, before: &[u8], value: &str) {
     text.extend_from_slice(before);
     encode_string(value, text);
@@ -159,6 +169,18 @@ mod tests {
 
     fn parsed(envelope: &Envelope) -> Value {
         serde_json::from_str(&envelope.body).unwrap()
+    }
+
+    #[test]
+    fn a_cap_says_when_its_period_ends() {
+        let at = std::time::UNIX_EPOCH + Duration::from_secs(1_796_140_800);
+        let rejection = Rejection::new(Code::SpendCapReached, "Over.").resets_at(Some(at));
+        let openai = Dialect::default().envelope(&rejection, Api::OpenAi, "req_1");
+        assert_eq!(parsed(&openai)["error"]["resets_at"], "2026-12-01T16:00:00Z");
+        let anthropic = Dialect::default().envelope(&rejection, Api::Anthropic, "req_1");
+        let details = &parsed(&anthropic)["error"]["details"];
+        assert_eq!(details["resets_at"], "2026-12-01T16:00:00Z");
+        assert_eq!(details["error_code"], "spend_cap_reached");
     }
 
     #[test]

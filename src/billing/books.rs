@@ -1,0 +1,134 @@
+//! What operators ask of the ledger, and do to it.
+
+use super::ledger::{Books, Ledger};
+use super::{Drift, Entry, Once, PostError, Posted, Statement, UsageRow};
+use crate::store::link::Away;
+use std::sync::Arc;
+
+impl Ledger {
+    /// Makes an account with its first balance, if it is not there yet.
+    ///
+    /// # Errors
+    /// [`PostError::Away`].
+    pub async fn open(&self, account: &Arc<str>) -> Result<(), PostError> {
+        match &self.books {
+            Books::Embedded(embedded) => {
+                let first = self.seeds.first(account);
+                embedded.open_account(account, first).await
+            }
+            Books::Nodes(nodes) => nodes.open(account).await.map_err(away),
+        }
+    }
+
+    /// How an account stands; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`PostError::Away`].
+    pub async fn statement(&self, account: &str) -> Result<Option<Statement>, PostError> {
+        match &self.books {
+            Books::Embedded(embedded) => Ok(embedded.statement(account)),
+            Books::Nodes(nodes) => nodes.shared.statement(account).await.map_err(away),
+        }
+    }
+
+    /// Makes an entry, and gives it; true if the same `Idempotency-Key` had made it before.
+    ///
+    /// # Errors
+    /// [`PostError`]; nothing was done, but after [`PostError::Away`], when nobody knows.
+    pub async fn post(
+        &self,
+        account: &Arc<str>,
+        entry: Entry,
+        note: Option<String>,
+        once: Option<&Once>,
+    ) -> Result<(Posted, bool), PostError> {
+        let posted = self.seeds.entry(entry, note);
+        let before = match &self.books {
+            Books::Embedded(embedded) => embedded.post(account, &posted, once).await?,
+            Books::Nodes(nodes) => {
+                let before = nodes.shared.post(account, &posted, once).await?;
+                nodes.shared.link.replicated().await.map_err(away)?;
+                before
+            }
+        };
+        let Some(id) = before else {
+            return Ok((posted, false));
+        };
+        let entries = self.entries(account).await?;
+        let made = entries.into_iter().find(|entry| *entry.id == *id);
+        Ok((made.unwrap_or(posted), true))
+    }
+
+    /// Every entry of an account, the oldest first.
+    ///
+    /// # Errors
+    /// [`PostError::Away`].
+    pub async fn entries(&self, account: &str) -> Result<Vec<Posted>, PostError> {
+        match &self.books {
+            Books::Embedded(embedded) => embedded.entries(account).await,
+            Books::Nodes(nodes) => nodes.shared.entries(account).await.map_err(away),
+        }
+    }
+
+    /// The usage of some accounts in these days, both included.
+    ///
+    /// # Errors
+    /// [`PostError::Away`].
+    pub async fn usage(
+        &self,
+        accounts: &[Arc<str>],
+        since: i32,
+        until: i32,
+    ) -> Result<Vec<(Arc<str>, UsageRow)>, PostError> {
+        let mut all = Vec::new();
+        for account in accounts {
+            let rows = match &self.books {
+                Books::Embedded(embedded) => embedded.usage(account, since, until).await?,
+                Books::Nodes(nodes) => {
+                    let rows = nodes.shared.usage(account, since, until);
+                    rows.await.map_err(away)?
+                }
+            };
+            all.extend(rows.into_iter().map(|row| (account.clone(), row)));
+        }
+        Ok(all)
+    }
+
+    /// Compares the sums of accounts with the entries, the usage and the holds that they are sums of.
+    ///
+    /// # Errors
+    /// [`PostError::Away`].
+    pub async fn verify(&self, accounts: &[Arc<str>]) -> Result<Vec<Drift>, PostError> {
+        let found = match &self.books {
+            Books::Embedded(embedded) => embedded.verify().await?,
+            Books::Nodes(nodes) => {
+                let mut found = Vec::new();
+                for account in accounts {
+                    found.extend(nodes.shared.verify(account).await.map_err(away)?);
+                }
+                found
+            }
+        };
+        for drift in &found {
+            log::error!(
+                "ledger: account {}: {} is {} and should be {}, in micro-units or tokens",
+                drift.account,
+                drift.what,
+                drift.stored,
+                drift.expected
+            );
+        }
+        self.metrics.drift.set(found.len() as i64);
+        Ok(found)
+    }
+
+    /// The day of this moment.
+    pub fn today(&self) -> i32 {
+        let wall = self.clock.now().wall;
+        self.settings.calendar.period(wall).day
+    }
+}
+
+fn away(_: Away) -> PostError {
+    PostError::Away
+}

@@ -1,0 +1,251 @@
+//! What the proxy asks before a request is sent, and tells when it has ended: the money's side of it.
+//!
+//! [`Ledger::asking`] goes along with the limits' admission; what it agreed to becomes a [`Hold`] once the
+//! journal has it, and the hold becomes a charge, on file before the client has the last byte.
+
+use super::asking::Asking;
+use super::embedded::Embedded;
+use super::hold::Settle;
+use super::journal::{Journal, Sink};
+use super::nodes::Nodes;
+use super::period::Calendar;
+use super::redis::Shared;
+use super::seeds::Seeds;
+use super::wallet::Wallet;
+use super::{Bill, Charge, Due, Held, Shortage};
+use crate::clock::Clock;
+use crate::meter::usage::Source;
+use crate::record::billing::BillingMetrics;
+use crate::store::db::Db;
+use crate::store::link::Link;
+use futures::FutureExt;
+use futures::future::{BoxFuture, join};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::interval;
+
+/// How often metrics of the journal are brought up to date.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What happens to requests that cost while Redis is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenAway {
+    /// They are refused, after a short grace for accounts that are known to have plenty.
+    Deny,
+    /// They are served; the journal keeps what they cost.
+    Allow,
+    /// They are served as far as what was last heard of the balance goes, divided by the nodes.
+    Local,
+}
+
+/// How charging is done.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Who cannot pay is refused. Else charges are taken all the same.
+    pub enforce: bool,
+    /// Where days begin.
+    pub calendar: Calendar,
+    /// Without Redis.
+    pub when_away: WhenAway,
+}
+
+/// Where balances are.
+pub(super) enum Books {
+    /// On this node alone.
+    Embedded(Arc<Embedded>),
+    /// In Redis.
+    Nodes(Arc<Nodes>),
+}
+
+/// The money of a gateway.
+pub struct Ledger {
+    pub(super) settings: Settings,
+    pub(super) books: Books,
+    pub(super) journal: Arc<Journal>,
+    pub(super) clock: Clock,
+    pub(super) seeds: Arc<Seeds>,
+    pub(super) metrics: Arc<BillingMetrics>,
+    next: AtomicU64,
+}
+
+/// What a ledger does besides answering; ends after it was told to stop and everything is settled.
+type Work = BoxFuture<'static, ()>;
+
+impl Ledger {
+    /// Balances of this node alone. First it takes over what a process before has left.
+    ///
+    /// # Errors
+    /// One line: the store or the journal cannot be used.
+    pub async fn embedded(
+        settings: Settings,
+        db: Arc<Db>,
+        dir: &Path,
+        seeds: Arc<Seeds>,
+        clock: Clock,
+        metrics: Arc<BillingMetrics>,
+        mut stopped: watch::Receiver<bool>,
+    ) -> Result<(Arc<Ledger>, Work), String> {
+        let (journal, left) = Journal::open(dir)?;
+        let embedded = Embedded::open(db)?;
+        for one in &left {
+            let replayed = embedded.replay(one.epoch(), one.charges(0))?;
+            metrics.replayed.inc_by(replayed);
+            one.applied();
+        }
+        journal.attach(Arc::new(Applying {
+            embedded: embedded.clone(),
+            epoch: journal.epoch(),
+        }));
+        let told = Arc::downgrade(&journal);
+        embedded.tell(move |seq| {
+            if let Some(journal) = told.upgrade() {
+                journal.applied(seq);
+            }
+        });
+        for account in seeds.accounts() {
+            let first = seeds.first(&account);
+            let opened = embedded.open_account(&account, &first).await;
+            opened.map_err(|_| format!("store.path: account {account} cannot be opened"))?;
+        }
+        let books = Books::Embedded(embedded.clone());
+        let ledger = Ledger::new(settings, books, journal.clone(), clock, seeds, metrics);
+        let watched = ledger.clone();
+        let work = async move {
+            let mut ticks = interval(LOOK);
+            loop {
+                tokio::select! {
+                    _ = ticks.tick() => watched.look(&journal),
+                    _ = stopped.changed() => break,
+                }
+            }
+            // It waits for the disk.
+            let _ = spawn_blocking(move || embedded.stop()).await;
+        };
+        Ok((ledger, work.boxed()))
+    }
+
+    /// Balances of all nodes on a Redis. What a process before has left is sent when Redis is there.
+    ///
+    /// # Errors
+    /// One line: the journal cannot be used.
+    pub fn redis(
+        settings: Settings,
+        link: Arc<Link>,
+        dir: &Path,
+        seeds: Arc<Seeds>,
+        clock: Clock,
+        metrics: Arc<BillingMetrics>,
+        mut stopped: watch::Receiver<bool>,
+    ) -> Result<(Arc<Ledger>, Work), String> {
+        let (journal, left) = Journal::open(dir)?;
+        let Settings {
+            enforce, calendar, ..
+        } = settings;
+        let shared = Shared::new(link, clock.clone(), calendar, enforce, journal.epoch());
+        let nodes = Arc::new(Nodes::new(shared, seeds.clone(), metrics.clone()));
+        journal.attach(nodes.clone());
+        let books = Books::Nodes(nodes.clone());
+        let ledger = Ledger::new(settings, books, journal.clone(), clock, seeds, metrics);
+        let watched = ledger.clone();
+        let sending = nodes.run(journal.clone(), left, stopped.clone());
+        let looking = async move {
+            let mut ticks = interval(LOOK);
+            loop {
+                tokio::select! {
+                    _ = ticks.tick() => watched.look(&journal),
+                    _ = stopped.changed() => return,
+                }
+            }
+        };
+        Ok((ledger, join(sending, looking).map(drop).boxed()))
+    }
+
+    /// Shows how the journal is.
+    fn look(&self, journal: &Journal) {
+        let failing = i64::from(journal.failing());
+        self.metrics.journal_failing.set(failing);
+    }
+
+    fn new(
+        settings: Settings,
+        books: Books,
+        journal: Arc<Journal>,
+        clock: Clock,
+        seeds: Arc<Seeds>,
+        metrics: Arc<BillingMetrics>,
+    ) -> Arc<Ledger> {
+        Arc::new(Ledger {
+            settings,
+            books,
+            journal,
+            clock,
+            seeds,
+            metrics,
+            next: AtomicU64::new(1),
+        })
+    }
+
+    /// The question whether a request can be paid for, to be asked along with its limits.
+    pub fn asking(self: &Arc<Self>, bill: Bill) -> Asking {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        Asking::new(self.clone(), id, bill)
+    }
+
+    pub(super) fn short(&self, shortage: &Shortage) {
+        let reason = shortage.reason.as_str();
+        self.metrics.shortages.with_label_values(&[reason]).inc();
+    }
+}
+
+/// The embedded store as the journal sees it.
+struct Applying {
+    embedded: Arc<Embedded>,
+    epoch: u64,
+}
+
+impl Sink for Applying {
+    fn take(&self, seq: u64, charge: Arc<Charge>) {
+        self.embedded.take(self.epoch, seq, charge);
+    }
+}
+
+/// A wallet, locked.
+pub(super) fn lock(wallet: &Mutex<Wallet>) -> std::sync::MutexGuard<'_, Wallet> {
+    // A panic between two lines of arithmetic leaves sums that `verify` finds.
+    wallet.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Settle for Ledger {
+    fn note(&self, held: &Held, due: &Due) {
+        self.journal.progress(held.id, due);
+    }
+
+    fn charge(&self, held: Held, due: Due, source: Option<Source>) {
+        self.metrics.holds.dec();
+        if let Some(source) = source
+            && held.package.is_none()
+        {
+            let charged = &self.metrics.charged;
+            let micros = due.cost.micros().max(0).unsigned_abs();
+            charged.with_label_values(&[source.as_str()]).inc_by(micros);
+        }
+        let charge = Charge {
+            held,
+            due,
+            source,
+            at: self.clock.now().wall,
+        };
+        if let Books::Embedded(embedded) = &self.books
+            && let Some(wallet) = embedded.wallet(&charge.held.account)
+        {
+            let mut wallet = lock(&wallet);
+            wallet.release(&charge.held);
+            wallet.charge(&charge);
+        }
+        self.journal.settle(charge);
+    }
+}

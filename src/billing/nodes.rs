@@ -1,0 +1,346 @@
+//! Charges on their way to Redis, off the path of any request: sent until they are acknowledged, sent again
+//! after an outage, and read from the journal again when a failover has lost what was acknowledged.
+
+use super::Charge;
+use super::journal::{Journal, Left, Sink};
+use super::lines::{Line, Lines};
+use super::redis::{Applied, Shared, batches};
+use super::seeds::Seeds;
+use crate::record::billing::BillingMetrics;
+use crate::store::link::Away;
+use ahash::AHashMap;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinSet, spawn_blocking, yield_now};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+/// So long a charge waits for the next admission of its account, to go along with it.
+const MOMENT: Duration = Duration::from_millis(2);
+
+/// What Redis did not take is sent again after this time.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Requests in flight are renewed so often, four times in the life of a hold.
+const EXTEND: Duration = Duration::from_secs(30);
+
+/// Marks are compared so often, and after every outage: in a cluster a failover shows in no other way.
+const COMPARE: Duration = Duration::from_secs(10);
+
+/// A failover is noticed within this time, or nobody can tell any more what it lost: as long as the
+/// journal keeps what was applied.
+const REMEMBERED: Duration = Duration::from_secs(15 * 60);
+
+/// Holds that one call renews or gives back.
+const SOME: usize = 256;
+
+/// This node's part in balances that many share.
+pub(super) struct Nodes {
+    pub(super) shared: Shared,
+    pub(super) lines: Lines,
+    due: Mutex<BTreeMap<Arc<str>, Arc<Line>>>,
+    wake: Notify,
+    seeds: Arc<Seeds>,
+    metrics: Arc<BillingMetrics>,
+}
+
+impl Sink for Nodes {
+    fn take(&self, seq: u64, charge: Arc<Charge>) {
+        let line = self.lines.of(&charge.held.account);
+        line.push(seq, charge);
+        self.put(line);
+    }
+}
+
+impl Nodes {
+    pub(super) fn new(shared: Shared, seeds: Arc<Seeds>, metrics: Arc<BillingMetrics>) -> Nodes {
+        Nodes {
+            shared,
+            lines: Lines::default(),
+            due: Mutex::default(),
+            wake: Notify::new(),
+            seeds,
+            metrics,
+        }
+    }
+
+    fn due(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Arc<Line>>> {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Somebody has to look after this account.
+    pub(super) fn put(&self, line: Arc<Line>) {
+        self.due().insert(line.account.clone(), line);
+        self.wake.notify_one();
+    }
+
+    /// Does what is not on any request's path, until told to stop; then sends what is left, if Redis takes it.
+    pub(super) async fn run(
+        self: Arc<Self>,
+        journal: Arc<Journal>,
+        left: Vec<Left>,
+        mut stopped: watch::Receiver<bool>,
+    ) {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(self.clone().keep(journal.clone(), left, stopped.clone()));
+        let mut sending = JoinSet::new();
+        loop {
+            tokio::select! {
+                () = self.wake.notified() => {}
+                Some(_) = sending.join_next() => continue,
+                _ = stopped.changed() => break,
+            }
+            sleep(MOMENT).await;
+            let due = std::mem::take(&mut *self.due());
+            for line in due.into_values() {
+                sending.spawn(self.clone().serve(line, journal.clone()));
+            }
+        }
+        sending.abort_all();
+        while sending.join_next().await.is_some() {}
+        tasks.abort_all();
+        for line in self.lines.all() {
+            line.unanswered();
+            if self.send(&line).await.is_err() {
+                break;
+            }
+        }
+        let waiting = self.waiting();
+        if waiting > 0 {
+            log::warn!(
+                "store: {waiting} charges are not in Redis yet; they are in the journal, and the next start on this store.path sends them"
+            );
+        }
+        self.note_applied(&journal);
+    }
+
+    /// Charges that Redis has not acknowledged.
+    fn waiting(&self) -> usize {
+        self.lines.all().iter().map(|line| line.count()).sum()
+    }
+
+    /// Sends what an account has until Redis has it all.
+    async fn serve(self: Arc<Self>, line: Arc<Line>, journal: Arc<Journal>) {
+        loop {
+            if line.lost().is_some() {
+                if self.rewind(&line, &journal).await.is_ok() {
+                    continue;
+                }
+            } else if self.send(&line).await.is_ok() {
+                return;
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn send(&self, line: &Line) -> Result<(), Away> {
+        let unknown = line.take_unknown();
+        for some in unknown.chunks(SOME) {
+            if let Err(away) = self.shared.forget(&line.account, some).await {
+                some.iter().for_each(|hold| line.unknown(*hold));
+                return Err(away);
+            }
+        }
+        while line.is_due() {
+            let batch = line.take();
+            let epoch = self.shared.epoch();
+            match self.shared.charge(&line.account, epoch, &batch).await {
+                Ok(Applied::Mark(mark, gap)) => line.answered(mark, gap),
+                Ok(Applied::Unknown) => {
+                    line.unanswered();
+                    self.open(&line.account).await?;
+                }
+                Err(away) => {
+                    line.unanswered();
+                    return Err(away);
+                }
+            }
+            if line.lost().is_some() {
+                return Err(Away::Failed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes an account that the configuration or the registry knows, with its first balance.
+    pub(super) async fn open(&self, account: &Arc<str>) -> Result<(), Away> {
+        let posted = self.seeds.first(account);
+        let made = self.shared.post(account, &posted, None).await;
+        made.map(drop).map_err(|_| Away::Failed)
+    }
+
+    /// Reads again from the journal what Redis had and has lost.
+    async fn rewind(&self, line: &Arc<Line>, journal: &Arc<Journal>) -> Result<(), Away> {
+        let Some(upto) = line.lost() else {
+            return Ok(());
+        };
+        let mark = self.shared.mark(&line.account, journal.epoch()).await?;
+        let (account, journal) = (line.account.clone(), journal.clone());
+        let read = spawn_blocking(move || {
+            let charges = journal.charges(mark);
+            charges
+                .take_while(|(seq, _)| *seq <= upto)
+                .filter(|(_, charge)| charge.held.account == account)
+                .map(|(seq, charge)| (seq, Arc::new(charge)))
+                .collect::<Vec<_>>()
+        });
+        let charges = read.await.map_err(|_| Away::Failed)?;
+        log::warn!(
+            "store: Redis has lost {} charges of account {}; they are sent again from the journal",
+            charges.len(),
+            line.account
+        );
+        self.metrics.replayed.inc_by(charges.len() as u64);
+        line.rewind(mark, charges);
+        Ok(())
+    }
+
+    /// Everything that comes with time.
+    async fn keep(
+        self: Arc<Self>,
+        journal: Arc<Journal>,
+        left: Vec<Left>,
+        mut stopped: watch::Receiver<bool>,
+    ) {
+        let mut left: Vec<(Left, Instant)> =
+            left.into_iter().map(|one| (one, Instant::now())).collect();
+        let (mut connection, mut compared, mut extended) = (0, Instant::now(), Instant::now());
+        let mut replayed = false;
+        let mut ticks = interval(Duration::from_millis(250));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = stopped.changed() => return,
+            }
+            self.metrics.unsettled.set(self.waiting() as i64);
+            self.note_applied(&journal);
+            if !self.shared.link.up() {
+                continue;
+            }
+            let now = self.shared.link.connections();
+            let again = now != connection;
+            if again || !replayed {
+                replayed = self.replay(&left).await;
+            }
+            if again || compared.elapsed() >= COMPARE {
+                let within = if again { REMEMBERED } else { 6 * COMPARE };
+                self.compare(&journal, within).await;
+                compared = Instant::now();
+                connection = now;
+            }
+            if extended.elapsed() >= EXTEND {
+                self.extend().await;
+                extended = Instant::now();
+            }
+            if replayed {
+                left.retain(|(one, since)| {
+                    let done = since.elapsed() >= REMEMBERED;
+                    if done {
+                        one.applied();
+                    }
+                    !done
+                });
+            }
+        }
+    }
+
+    /// Tells the journal what is in Redis for good.
+    fn note_applied(&self, journal: &Journal) {
+        // Read first: what is put in later only has higher numbers.
+        let last = journal.last();
+        let lines = self.lines.all();
+        let first = lines.iter().filter_map(|line| line.first_waiting()).min();
+        journal.applied(first.map_or(last, |first| last.min(first.saturating_sub(1))));
+    }
+
+    /// Asks what Redis has of accounts that were in use, and sends again what it lost.
+    async fn compare(&self, journal: &Journal, within: Duration) {
+        for line in self.lines.all() {
+            if !line.is_active(within) {
+                continue;
+            }
+            match self.shared.mark(&line.account, journal.epoch()).await {
+                Ok(mark) => line.marked(mark),
+                Err(_) => return,
+            }
+            if line.lost().is_some() {
+                self.put(line);
+            }
+        }
+    }
+
+    async fn extend(&self) {
+        for line in self.lines.all() {
+            for some in line.live().chunks(SOME) {
+                // One that fails is early enough in the next round.
+                let _ = self.shared.extend(&line.account, some).await;
+            }
+        }
+    }
+
+    /// Sends what dead processes have left in their journals; true if Redis has all of it.
+    async fn replay(&self, left: &[(Left, Instant)]) -> bool {
+        for (one, _) in left {
+            // Accounts side by side would only make the memory grow: the journal is read once, in order.
+            let mut waiting: AHashMap<Arc<str>, (u64, Vec<(u64, Arc<Charge>)>)> = AHashMap::new();
+            for (nth, (seq, charge)) in one.charges(0).enumerate() {
+                if nth % SOME == 0 {
+                    // Files are read here: others want to run as well.
+                    yield_now().await;
+                }
+                let account = charge.held.account.clone();
+                if !waiting.contains_key(&account) {
+                    match self.shared.mark(&account, one.epoch()).await {
+                        Ok(mark) => waiting.insert(account.clone(), (mark, Vec::new())),
+                        Err(_) => return false,
+                    };
+                }
+                let Some((mark, charges)) = waiting.get_mut(&account) else {
+                    return false;
+                };
+                if seq > *mark {
+                    charges.push((seq, Arc::new(charge)));
+                }
+                if charges.len() >= SOME {
+                    let some = std::mem::take(charges);
+                    match self.send_left(&account, one.epoch(), *mark, &some).await {
+                        Ok(reached) => *mark = reached,
+                        Err(_) => return false,
+                    }
+                }
+            }
+            for (account, (mark, charges)) in waiting {
+                let sent = self.send_left(&account, one.epoch(), mark, &charges);
+                if sent.await.is_err() {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    async fn send_left(
+        &self,
+        account: &Arc<str>,
+        epoch: u64,
+        mark: u64,
+        charges: &[(u64, Arc<Charge>)],
+    ) -> Result<u64, Away> {
+        let mut reached = mark;
+        for batch in batches(mark, charges) {
+            let mut said = self.shared.charge(account, epoch, &batch).await?;
+            if matches!(said, Applied::Unknown) {
+                self.open(account).await?;
+                said = self.shared.charge(account, epoch, &batch).await?;
+            }
+            match said {
+                Applied::Mark(mark, false) => reached = mark,
+                _ => return Err(Away::Failed),
+            }
+            self.metrics.replayed.inc_by(batch.charges.len() as u64);
+        }
+        Ok(reached)
+    }
+}

@@ -1,0 +1,224 @@
+//! What outlives requests: limits, money, keys made at run time, and where they are kept, as the
+//! configuration has it; and the tasks that they need.
+
+use super::keys::Keys;
+use crate::admit::FUNCTIONS;
+use crate::auth::record::Record;
+use crate::auth::registry::{Records, Registry};
+use crate::auth::shared::SharedRecords;
+use crate::billing::ledger::{Ledger, Settings as Charging, WhenAway as MoneyAway};
+use crate::billing::period::Calendar;
+use crate::billing::seeds::Seeds;
+use crate::clock::Clock;
+use crate::config::{BillingFailure, BillingMode, Config, LimitsFailure, Redis};
+use crate::limit::limiter::{Limiter, WhenAway};
+use crate::limit::redis::Shared;
+use crate::record::metrics::Metrics;
+use crate::store::db::{Db, FILE};
+use crate::store::link::{Link, Settings};
+use std::sync::{Arc, OnceLock, Weak};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+/// All of it, at work.
+pub(super) struct Stores {
+    /// What requests ask for their limits.
+    pub(super) limiter: Arc<Limiter>,
+    /// Who keeps the money; nobody where nothing is charged and nobody can ask.
+    pub(super) ledger: Option<Arc<Ledger>>,
+    /// Keys and accounts made at run time; none where nobody can make any.
+    pub(super) registry: Option<Arc<Registry>>,
+    /// The way to Redis, if there is one.
+    pub(super) link: Option<Arc<Link>>,
+    /// Ends when the last ended request was told of, after `finished` became true.
+    pub(super) ended: JoinHandle<()>,
+}
+
+/// Starts it. A Redis that is not there does not keep the gateway from starting: `store.on_failure` holds until it is.
+pub(super) async fn start(
+    config: &Config,
+    metrics: &Metrics,
+    keys: &Arc<Keys>,
+    finished: watch::Receiver<bool>,
+) -> Result<Stores, String> {
+    let clock = Clock::system();
+    let link = match &config.store.redis {
+        Some(redis) => Some(link(config, redis, metrics).await?),
+        None => None,
+    };
+    // Without any of these nobody can have made a key or an account.
+    let served = config.admin.is_some() || config.billing.mode != BillingMode::Off;
+    let kept = config.store.path.join(FILE).exists();
+    let db = match &link {
+        None if served || kept => Some(Arc::new(Db::open(&config.store.path)?)),
+        _ => None,
+    };
+    let mut tasks = JoinSet::new();
+    let limiter = match &link {
+        None => Limiter::memory(clock.clone(), metrics.limits.clone()),
+        Some(link) => {
+            let shared = Shared::new(link.clone(), clock.clone());
+            let when_away = match config.store.on_failure_limits {
+                LimitsFailure::Local => WhenAway::Local,
+                LimitsFailure::Allow => WhenAway::Allow,
+                LimitsFailure::Deny => WhenAway::Deny,
+            };
+            Limiter::redis(shared, when_away, clock.clone(), metrics.limits.clone())
+        }
+    };
+    tasks.spawn(limiter.clone().run(finished.clone()));
+    let registry = registry(db.clone(), link.clone(), keys, &mut tasks, &finished).await?;
+    let ledger = match (served, &link, db) {
+        (false, ..) => None,
+        (true, Some(link), _) => {
+            let (ledger, work) = Ledger::redis(
+                charging(config),
+                link.clone(),
+                &config.store.path,
+                seeds(config, &clock),
+                clock,
+                metrics.billing.clone(),
+                finished,
+            )?;
+            tasks.spawn(work);
+            Some(ledger)
+        }
+        (true, None, Some(db)) => {
+            let (ledger, work) = Ledger::embedded(
+                charging(config),
+                db,
+                &config.store.path,
+                seeds(config, &clock),
+                clock,
+                metrics.billing.clone(),
+                finished,
+            )
+            .await?;
+            tasks.spawn(work);
+            Some(ledger)
+        }
+        (true, None, None) => None,
+    };
+    let (leave, left) = watch::channel(false);
+    let supervisor = link.clone().map(|link| tokio::spawn(link.supervise(left)));
+    let ended = tokio::spawn(async move {
+        while tasks.join_next().await.is_some() {}
+        // The node leaves after its last call.
+        let _ = leave.send(true);
+        if let Some(supervisor) = supervisor {
+            let _ = supervisor.await;
+        }
+    });
+    Ok(Stores {
+        limiter,
+        ledger,
+        registry,
+        link,
+        ended,
+    })
+}
+
+async fn link(config: &Config, redis: &Redis, metrics: &Metrics) -> Result<Arc<Link>, String> {
+    let limits = match config.store.on_failure_limits {
+        LimitsFailure::Local => {
+            "rate limits hold for each node, at its share of them (store.on_failure.limits: local)"
+        }
+        LimitsFailure::Allow => "rate limits do not hold (store.on_failure.limits: allow)",
+        LimitsFailure::Deny => {
+            "limited requests are refused with 503 (store.on_failure.limits: deny)"
+        }
+    };
+    let money = match (config.billing.mode, config.store.on_failure_billing) {
+        (BillingMode::Off, _) => "",
+        (BillingMode::Observe, _) | (_, BillingFailure::Allow) => {
+            "; charges are kept in the journal (store.on_failure.billing: allow)"
+        }
+        (_, BillingFailure::Local) => {
+            "; balances are those last heard (store.on_failure.billing: local)"
+        }
+        (_, BillingFailure::Deny) => {
+            "; requests that cost are refused with 503 after a short grace (store.on_failure.billing: deny)"
+        }
+    };
+    let settings = Settings {
+        url: redis.url.expose().to_owned(),
+        prefix: redis.prefix.clone(),
+        functions: FUNCTIONS.to_vec(),
+        consequence: format!("{limits}{money}"),
+    };
+    let store = metrics
+        .store()
+        .map_err(|error| format!("metrics: {error}"))?;
+    let link = Arc::new(Link::new(settings, store)?);
+    link.first_connect().await;
+    Ok(link)
+}
+
+fn charging(config: &Config) -> Charging {
+    Charging {
+        enforce: config.billing.mode == BillingMode::Enforce,
+        calendar: Calendar {
+            offset: i64::from(config.billing.day_starts_seconds) * 1000,
+        },
+        when_away: match config.store.on_failure_billing {
+            BillingFailure::Deny => MoneyAway::Deny,
+            BillingFailure::Allow => MoneyAway::Allow,
+            BillingFailure::Local => MoneyAway::Local,
+        },
+    }
+}
+
+fn seeds(config: &Config, clock: &Clock) -> Arc<Seeds> {
+    let amounts = config
+        .accounts
+        .iter()
+        .map(|account| (account.id.as_str().into(), account.balance));
+    Arc::new(Seeds::new(amounts.collect(), clock.clone()))
+}
+
+/// Loads keys and accounts that were made at run time, and lets requests go by them.
+async fn registry(
+    db: Option<Arc<Db>>,
+    link: Option<Arc<Link>>,
+    keys: &Arc<Keys>,
+    tasks: &mut JoinSet<()>,
+    finished: &watch::Receiver<bool>,
+) -> Result<Option<Arc<Registry>>, String> {
+    let known: Arc<OnceLock<Weak<Registry>>> = Arc::default();
+    let listener = {
+        let (known, keys) = (known.clone(), keys.clone());
+        move |record: &Record| {
+            let Some(registry) = known.get().and_then(Weak::upgrade) else {
+                // All are gone through when all have been read.
+                return;
+            };
+            match record {
+                Record::Key(key) => {
+                    keys.changed(key, registry.account(&key.account).as_deref());
+                }
+                Record::Account(account) => {
+                    for key in registry.keys() {
+                        if key.account == account.id {
+                            keys.changed(&key, Some(account));
+                        }
+                    }
+                }
+            }
+        }
+    };
+    let shared = link.map(|link| Arc::new(SharedRecords::new(link)));
+    let records: Arc<dyn Records> = match (&shared, db) {
+        (Some(shared), _) => shared.clone(),
+        (None, Some(db)) => db,
+        (None, None) => return Ok(None),
+    };
+    let registry = Registry::open(records, Arc::new(listener)).await?;
+    let _ = known.set(Arc::downgrade(&registry));
+    for key in registry.keys() {
+        keys.changed(&key, registry.account(&key.account).as_deref());
+    }
+    if let Some(shared) = shared {
+        tasks.spawn(shared.follow(registry.clone(), finished.clone()));
+    }
+    Ok(Some(registry))
+}
