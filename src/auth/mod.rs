@@ -4,6 +4,7 @@ pub mod directory;
 mod glob;
 pub mod network;
 pub mod record;
+pub mod registry;
 pub mod secret;
 
 pub use glob::Glob;
