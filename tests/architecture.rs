@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The table of `src/lib.rs`, by module; the longest match holds.
-const LAYERS: [(&str, u8); 30] = [
+const LAYERS: [(&str, u8); 32] = [
     ("id", 0),
     ("clock", 0),
     ("billing::money", 0),
@@ -32,6 +32,8 @@ const LAYERS: [(&str, u8); 30] = [
     ("limit::settling", 3),
     ("limit::flood", 3),
     ("auth::directory", 3),
+    ("auth::registry", 3),
+    ("billing::embedded", 3),
     ("upstream::addresses", 3),
     ("downstream", 4),
     ("proxy", 4),

@@ -292,6 +292,15 @@ pub struct Once {
     pub fingerprint: String,
 }
 
+/// What became of an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PostedOutcome {
+    /// It was made.
+    Now,
+    /// The same request was made before: the id of the entry that it made.
+    Before(Arc<str>),
+}
+
 /// Why an entry was not made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PostError {

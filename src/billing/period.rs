@@ -18,15 +18,22 @@ pub struct Period {
     pub month: i32,
 }
 
+impl Period {
+    /// A day and its month.
+    pub fn of(day: i32) -> Period {
+        let (year, month) = year_and_month(i64::from(day));
+        Period {
+            day,
+            month: i32::try_from(year * 12 + month - 1).unwrap_or(i32::MAX),
+        }
+    }
+}
+
 impl Calendar {
     /// The period of a moment, in milliseconds since 1970.
     pub fn period(self, wall: u64) -> Period {
         let day = (wall as i64).saturating_add(self.offset).div_euclid(DAY);
-        let (year, month) = year_and_month(day);
-        Period {
-            day: i32::try_from(day).unwrap_or(i32::MAX),
-            month: i32::try_from(year * 12 + month - 1).unwrap_or(i32::MAX),
-        }
+        Period::of(i32::try_from(day).unwrap_or(i32::MAX))
     }
 
     /// When the day after this moment begins, in milliseconds since 1970.

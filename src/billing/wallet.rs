@@ -177,17 +177,39 @@ impl Wallet {
     /// # Errors
     /// [`PostError::Short`] for a refund beyond what is free, [`PostError::TooLarge`].
     pub fn post(&mut self, posted: &Posted) -> Result<(), PostError> {
-        match &posted.entry {
+        self.check(&posted.entry, self.free())?;
+        self.book(posted);
+        Ok(())
+    }
+
+    /// Whether an entry may be made where `free` of the balance is neither spent nor held: a store
+    /// that keeps no holds is told it by who does.
+    ///
+    /// # Errors
+    /// As those of [`Wallet::post`].
+    pub fn check(&self, entry: &Entry, free: Money) -> Result<(), PostError> {
+        match entry {
             Entry::Open { amount } | Entry::TopUp { amount } => {
                 let sum = self.balance.checked_add(*amount);
-                let sum = sum.filter(|sum| sum.micros().abs() <= MOST);
-                self.balance = sum.ok_or(PostError::TooLarge)?;
+                let fits = sum.is_some_and(|sum| sum.micros().abs() <= MOST);
+                fits.then_some(()).ok_or(PostError::TooLarge)
+            }
+            Entry::Refund { amount } if *amount > free => Err(PostError::Short { available: free }),
+            Entry::Refund { .. } => Ok(()),
+            Entry::Grant { tokens, .. } => {
+                let fits = *tokens <= MOST.unsigned_abs();
+                fits.then_some(()).ok_or(PostError::TooLarge)
+            }
+        }
+    }
+
+    /// Makes an entry that was checked, whatever has happened since: it is made elsewhere already.
+    pub fn book(&mut self, posted: &Posted) {
+        match &posted.entry {
+            Entry::Open { amount } | Entry::TopUp { amount } => {
+                self.balance = self.balance.saturating_add(*amount);
             }
             Entry::Refund { amount } => {
-                let available = self.balance.saturating_sub(self.held);
-                if *amount > available {
-                    return Err(PostError::Short { available });
-                }
                 self.balance = self.balance.saturating_sub(*amount);
             }
             Entry::Grant {
@@ -196,9 +218,6 @@ impl Wallet {
                 valid,
             } => {
                 let tokens = i64::try_from(*tokens).unwrap_or(i64::MAX);
-                if tokens > MOST {
-                    return Err(PostError::TooLarge);
-                }
                 let valid = u64::try_from(valid.as_millis()).unwrap_or(u64::MAX);
                 self.packages.push(PackageState {
                     id: posted.id.clone(),
@@ -215,7 +234,26 @@ impl Wallet {
                 self.packages.sort_by_key(|one| one.expires);
             }
         }
+    }
+
+    /// Sets aside what a refund will take, while a store writes it down: nobody else may spend it.
+    ///
+    /// # Errors
+    /// [`PostError::Short`]; nothing is held then.
+    pub fn hold_refund(&mut self, amount: Money) -> Result<(), PostError> {
+        self.check(&Entry::Refund { amount }, self.free())?;
+        self.held = self.held.saturating_add(amount);
         Ok(())
+    }
+
+    /// Gives back what [`Wallet::hold_refund`] set aside.
+    pub fn release_refund(&mut self, amount: Money) {
+        self.held = self.held.saturating_sub(amount).max(Money::ZERO);
+    }
+
+    /// What is not spent, held or not.
+    pub fn balance(&self) -> Money {
+        self.balance
     }
 
     /// What is neither spent nor held.
@@ -279,3 +317,7 @@ impl Spent {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests;

@@ -1,7 +1,9 @@
 //! Redis, as the one thing that nodes share: [`link`] is the way to it, [`breaker`] when to give it up,
-//! [`target`] its URL, [`part`] what shares a call. What is stored there, and what happens without it, is for those who store it.
+//! [`target`] its URL, [`part`] what shares a call. [`db`] is the file of a node that shares nothing. What is
+//! stored there, and what happens without it, is for those who store it.
 
 pub mod breaker;
+pub mod db;
 pub mod link;
 pub mod part;
 mod supervise;

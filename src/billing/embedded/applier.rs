@@ -1,0 +1,174 @@
+//! The thread that makes charges durable, many with one commit.
+
+use super::Books;
+use crate::billing::Charge;
+use crate::store::db::DbError;
+use std::collections::VecDeque;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Charges of one commit at most.
+pub(super) const BATCH: usize = 1000;
+/// A charge waits for others no longer than that.
+const GATHER: Duration = Duration::from_millis(100);
+/// The disk is tried again after that.
+const RETRY: Duration = Duration::from_secs(1);
+/// The same trouble is told of again after that.
+const TELL: Duration = Duration::from_secs(60);
+
+pub(super) enum Job {
+    /// Epoch, sequence number and charge.
+    Charge(u64, u64, Arc<Charge>),
+    /// Tell whether all before this is on the disk.
+    Flush(SyncSender<bool>),
+    Stop,
+}
+
+/// The way to the thread.
+#[derive(Clone)]
+pub(super) struct Applier {
+    jobs: Sender<Job>,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+impl Applier {
+    pub(super) fn start(books: Arc<Books>) -> Result<Applier, String> {
+        let (jobs, queue) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("billing".into())
+            .spawn(move || Thread::new(books).run(&queue))
+            .map_err(|error| format!("no thread for the embedded store: {error}"))?;
+        Ok(Applier {
+            jobs,
+            thread: Arc::new(Mutex::new(Some(thread))),
+        })
+    }
+
+    pub(super) fn send(&self, job: Job) {
+        // After the end only the journal takes charges.
+        let _ = self.jobs.send(job);
+    }
+
+    pub(super) fn flush(&self) -> bool {
+        let (done, flushed) = mpsc::sync_channel(1);
+        self.send(Job::Flush(done));
+        flushed.recv().unwrap_or(false)
+    }
+
+    pub(super) fn stop(&self) {
+        self.send(Job::Stop);
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the thread of the embedded store has panicked");
+        }
+    }
+}
+
+struct Thread {
+    books: Arc<Books>,
+    /// Not on the disk yet, in the order in which they came.
+    waiting: VecDeque<(u64, u64, Arc<Charge>)>,
+    flushes: Vec<SyncSender<bool>>,
+    stopping: bool,
+    failing: bool,
+    /// When trouble was told of last.
+    told: Option<Instant>,
+}
+
+impl Thread {
+    fn new(books: Arc<Books>) -> Thread {
+        Thread {
+            books,
+            waiting: VecDeque::new(),
+            flushes: Vec::new(),
+            stopping: false,
+            failing: false,
+            told: None,
+        }
+    }
+
+    fn run(mut self, queue: &Receiver<Job>) {
+        while !self.stopping {
+            self.gather(queue);
+            let committed = self.commit();
+            self.failing = match committed {
+                Ok(()) => false,
+                Err(error) => {
+                    self.complain(&error);
+                    true
+                }
+            };
+            for flush in self.flushes.drain(..) {
+                // Whoever asked may have gone.
+                let _ = flush.send(!self.failing);
+            }
+            self.books.settle_if_idle();
+        }
+        if !self.waiting.is_empty() {
+            let count = self.waiting.len();
+            log::error!("{count} charges are in the journal only, until the next start");
+        }
+    }
+
+    /// Waits for a charge and for those that come soon after it; after a failure until it is time to
+    /// try again. Who flushes or stops waits for nobody else.
+    fn gather(&mut self, queue: &Receiver<Job>) {
+        let mut until = self.failing.then(|| Instant::now() + RETRY);
+        loop {
+            // Without a charge, a look now and then at entries that the disk did not answer for.
+            let wait = until.map_or(RETRY, |until| {
+                until.saturating_duration_since(Instant::now())
+            });
+            match queue.recv_timeout(wait) {
+                Ok(Job::Charge(epoch, seq, charge)) => {
+                    self.waiting.push_back((epoch, seq, charge));
+                    until.get_or_insert_with(|| Instant::now() + GATHER);
+                    if !self.failing && self.waiting.len() >= BATCH {
+                        return;
+                    }
+                }
+                Ok(Job::Flush(done)) => {
+                    self.flushes.push(done);
+                    return;
+                }
+                Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                    self.stopping = true;
+                    return;
+                }
+                Err(RecvTimeoutError::Timeout) => return,
+            }
+        }
+    }
+
+    fn commit(&mut self) -> Result<(), DbError> {
+        while let Some((epoch, ..)) = self.waiting.front() {
+            let epoch = *epoch;
+            let same = self.waiting.iter().take_while(|(of, ..)| *of == epoch);
+            let batch: Vec<(u64, Arc<Charge>)> = same
+                .take(BATCH)
+                .map(|(_, seq, charge)| (*seq, charge.clone()))
+                .collect();
+            self.books.db.apply(epoch, &batch)?;
+            self.waiting.drain(..batch.len());
+            if let (Some(applied), Some((seq, _))) = (self.books.applied.get(), batch.last()) {
+                applied(*seq);
+            }
+        }
+        if self.told.take().is_some() {
+            log::info!("charges are written to the embedded store again");
+        }
+        Ok(())
+    }
+
+    fn complain(&mut self, error: &DbError) {
+        if self.told.is_none_or(|told| told.elapsed() >= TELL) {
+            let count = self.waiting.len();
+            log::error!("{count} charges cannot be written yet, and are kept: {error}");
+            self.told = Some(Instant::now());
+        }
+    }
+}
