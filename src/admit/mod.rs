@@ -2,6 +2,7 @@
 //! order of the answers: an unknown model is unknown to everyone, a closed one only to those who may
 //! see it, and only what could be served is charged to a limit.
 
+pub mod gate;
 mod words;
 
 use crate::auth::Caller;

@@ -206,9 +206,9 @@ pub fn authenticate(
         }
     }
     Ok(Caller {
-        key: key.clone(),
-        hint,
         subject: key.subject.clone(),
+        key,
+        hint,
     })
 }
 

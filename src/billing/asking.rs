@@ -63,23 +63,32 @@ impl Asking {
         }
     }
 
-    /// Makes the account that the answer said there is none of. Then it can be asked again.
-    ///
-    /// # Errors
-    /// [`Reason::Store`], or the question was answered.
-    pub async fn open(&mut self) -> Result<(), ()> {
+    /// Makes the account, if the answer was that there is none: then it can be asked again.
+    pub async fn open(&mut self) -> bool {
         let Said::Unknown = self.said else {
-            return Err(());
+            return false;
         };
         let account = self.bill.payer.account.clone();
-        self.ledger.open(&account).await.map_err(|_| ())?;
+        if self.ledger.open(&account).await.is_err() {
+            return false;
+        }
         if let (Side::Wallet(wallet), Books::Embedded(embedded)) =
             (&mut self.side, &self.ledger.books)
         {
             *wallet = embedded.wallet(&account);
         }
         self.said = Said::Nothing;
-        Ok(())
+        true
+    }
+
+    /// Why it refused.
+    pub fn shortage(mut self) -> Shortage {
+        let shortage = match std::mem::replace(&mut self.said, Said::Nothing) {
+            Said::Short(shortage) => shortage,
+            _ => unanswerable(&self.bill),
+        };
+        self.ledger.short(&shortage);
+        shortage
     }
 
     /// Writes down that the request goes out, and that at least `prompt` is due if nothing more is heard of it.
@@ -89,21 +98,14 @@ impl Asking {
     pub fn finish(mut self, prompt: &Due) -> Result<Hold, Shortage> {
         let held = match std::mem::replace(&mut self.said, Said::Nothing) {
             Said::Held(held) => held,
-            Said::Short(shortage) => {
-                self.ledger.short(&shortage);
-                return Err(shortage);
-            }
-            Said::Nothing | Said::Unknown => {
-                let shortage = unanswerable(&self.bill);
-                self.ledger.short(&shortage);
-                return Err(shortage);
+            other => {
+                self.said = other;
+                return Err(self.shortage());
             }
         };
         if self.ledger.journal.reserve(&held, prompt).is_err() {
             self.give_back(&held);
-            let shortage = unanswerable(&self.bill);
-            self.ledger.short(&shortage);
-            return Err(shortage);
+            return Err(self.shortage());
         }
         if let Side::Line { line, .. } = &self.side {
             line.begun(held.id);

@@ -1,7 +1,7 @@
 //! What operators ask of the ledger, and do to it.
 
 use super::ledger::{Books, Ledger};
-use super::{Drift, Entry, Once, PostError, Posted, Statement, UsageRow};
+use super::{Drift, Entry, Once, PostError, Posted, PostedOutcome, Statement, UsageRow};
 use crate::store::link::Away;
 use std::sync::Arc;
 
@@ -13,8 +13,9 @@ impl Ledger {
     pub async fn open(&self, account: &Arc<str>) -> Result<(), PostError> {
         match &self.books {
             Books::Embedded(embedded) => {
-                let first = self.seeds.first(account);
-                embedded.open_account(account, first).await
+                let (seed, at) = (self.seeds.amount(account), self.clock.now().wall);
+                let opened = embedded.open_account(account, seed, at).await;
+                opened.map(drop).map_err(unreadable)
             }
             Books::Nodes(nodes) => nodes.open(account).await.map_err(away),
         }
@@ -44,18 +45,23 @@ impl Ledger {
     ) -> Result<(Posted, bool), PostError> {
         let posted = self.seeds.entry(entry, note);
         let before = match &self.books {
-            Books::Embedded(embedded) => embedded.post(account, &posted, once).await?,
+            Books::Embedded(embedded) => {
+                match embedded.post(account, posted.clone(), once.cloned()).await? {
+                    PostedOutcome::Now => None,
+                    PostedOutcome::Before(id) => Some(id),
+                }
+            }
             Books::Nodes(nodes) => {
                 let before = nodes.shared.post(account, &posted, once).await?;
                 nodes.shared.link.replicated().await.map_err(away)?;
-                before
+                before.map(Arc::from)
             }
         };
         let Some(id) = before else {
             return Ok((posted, false));
         };
         let entries = self.entries(account).await?;
-        let made = entries.into_iter().find(|entry| *entry.id == *id);
+        let made = entries.into_iter().find(|entry| entry.id == id);
         Ok((made.unwrap_or(posted), true))
     }
 
@@ -65,7 +71,7 @@ impl Ledger {
     /// [`PostError::Away`].
     pub async fn entries(&self, account: &str) -> Result<Vec<Posted>, PostError> {
         match &self.books {
-            Books::Embedded(embedded) => embedded.entries(account).await,
+            Books::Embedded(embedded) => embedded.entries(account).await.map_err(unreadable),
             Books::Nodes(nodes) => nodes.shared.entries(account).await.map_err(away),
         }
     }
@@ -82,14 +88,17 @@ impl Ledger {
     ) -> Result<Vec<(Arc<str>, UsageRow)>, PostError> {
         let mut all = Vec::new();
         for account in accounts {
-            let rows = match &self.books {
-                Books::Embedded(embedded) => embedded.usage(account, since, until).await?,
+            match &self.books {
+                Books::Embedded(embedded) => {
+                    let rows = embedded.usage(Some(account), since, until);
+                    all.extend(rows.await.map_err(unreadable)?);
+                }
                 Books::Nodes(nodes) => {
                     let rows = nodes.shared.usage(account, since, until);
-                    rows.await.map_err(away)?
+                    let rows = rows.await.map_err(away)?;
+                    all.extend(rows.into_iter().map(|row| (account.clone(), row)));
                 }
-            };
-            all.extend(rows.into_iter().map(|row| (account.clone(), row)));
+            }
         }
         Ok(all)
     }
@@ -100,7 +109,7 @@ impl Ledger {
     /// [`PostError::Away`].
     pub async fn verify(&self, accounts: &[Arc<str>]) -> Result<Vec<Drift>, PostError> {
         let found = match &self.books {
-            Books::Embedded(embedded) => embedded.verify().await?,
+            Books::Embedded(embedded) => embedded.verify().await.map_err(unreadable)?,
             Books::Nodes(nodes) => {
                 let mut found = Vec::new();
                 for account in accounts {
@@ -127,6 +136,11 @@ impl Ledger {
         let wall = self.clock.now().wall;
         self.settings.calendar.period(wall).day
     }
+}
+
+fn unreadable(error: String) -> PostError {
+    log::error!("{error}");
+    PostError::Away
 }
 
 fn away(_: Away) -> PostError {

@@ -92,7 +92,8 @@ impl Ledger {
         let (journal, left) = Journal::open(dir)?;
         let embedded = Embedded::open(db)?;
         for one in &left {
-            let replayed = embedded.replay(one.epoch(), one.charges(0))?;
+            let replayed = embedded.replay(one.epoch(), one.charges(0));
+            let replayed = replayed.map_err(|error| error.to_string())?;
             metrics.replayed.inc_by(replayed);
             one.applied();
         }
@@ -107,9 +108,8 @@ impl Ledger {
             }
         });
         for account in seeds.accounts() {
-            let first = seeds.first(&account);
-            let opened = embedded.open_account(&account, &first).await;
-            opened.map_err(|_| format!("store.path: account {account} cannot be opened"))?;
+            let (seed, at) = (seeds.amount(&account), clock.now().wall);
+            embedded.open_account(&account, seed, at).await?;
         }
         let books = Books::Embedded(embedded.clone());
         let ledger = Ledger::new(settings, books, journal.clone(), clock, seeds, metrics);

@@ -30,13 +30,14 @@ impl Seeds {
 
     /// The entry that opens an account.
     pub fn first(&self, account: &str) -> Posted {
+        let amount = self.amount(account);
+        self.entry(Entry::Open { amount }, None)
+    }
+
+    /// What an account begins with.
+    pub fn amount(&self, account: &str) -> Money {
         let amount = self.amounts.load().get(account).copied();
-        self.entry(
-            Entry::Open {
-                amount: amount.unwrap_or_default(),
-            },
-            None,
-        )
+        amount.unwrap_or_default()
     }
 
     /// An entry of this moment, under an id of its own.

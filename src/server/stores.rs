@@ -4,7 +4,7 @@
 use super::keys::Keys;
 use crate::admit::FUNCTIONS;
 use crate::auth::record::Record;
-use crate::auth::registry::{Records, Registry};
+use crate::auth::registry::{Local, Records, Registry};
 use crate::auth::shared::SharedRecords;
 use crate::billing::ledger::{Ledger, Settings as Charging, WhenAway as MoneyAway};
 use crate::billing::period::Calendar;
@@ -209,7 +209,7 @@ async fn registry(
     let shared = link.map(|link| Arc::new(SharedRecords::new(link)));
     let records: Arc<dyn Records> = match (&shared, db) {
         (Some(shared), _) => shared.clone(),
-        (None, Some(db)) => db,
+        (None, Some(db)) => Arc::new(Local(db)),
         (None, None) => return Ok(None),
     };
     let registry = Registry::open(records, Arc::new(listener)).await?;

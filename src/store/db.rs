@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
 /// The file's name below `store.path`.
-const FILE: &str = "tollgate.redb";
+pub const FILE: &str = "tollgate.redb";
 /// The form of the tables below. Another one is another program's.
 const SCHEMA: u64 = 1;
 /// The default of redb is 1 GiB.
