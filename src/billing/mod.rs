@@ -4,6 +4,7 @@
 //! writes down what it owes before it acts; [`embedded`] and [`redis`] apply that to the balances of one
 //! node or of many; [`ledger`] is what the proxy and the admin API ask.
 
+pub mod journal;
 pub mod money;
 pub mod period;
 pub mod wallet;
