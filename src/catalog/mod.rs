@@ -1,10 +1,12 @@
 //! The models: ids, aliases, who serves them. An immutable snapshot.
 
+pub mod due;
 pub mod listing;
+pub mod price;
 
-use crate::billing::money::Money;
 use crate::rejection::{Code, Rejection, quoted};
 use ahash::AHashMap;
+pub use price::Price;
 use std::sync::Arc;
 
 /// Whether a model may be called, and whether it is listed.
@@ -37,27 +39,6 @@ impl Status {
     const fn callable(self) -> bool {
         !matches!(self, Status::Preview | Status::Soon)
     }
-}
-
-/// What a model costs, in the configured currency; shown in the detailed list.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Price {
-    /// Per million input tokens.
-    pub input: Money,
-    /// Per million output tokens.
-    pub output: Money,
-    /// Per million cached input tokens, where they have a price of their own.
-    pub cached_input: Option<Money>,
-    /// Per million tokens written to the provider's cache.
-    pub cache_write: Option<Money>,
-    /// Per image.
-    pub image: Option<Money>,
-    /// Per image of a size (`1024x1024`).
-    pub images_by_size: Vec<(String, Money)>,
-    /// Per thousand characters of speech.
-    pub thousand_characters: Option<Money>,
-    /// Per second of audio or video.
-    pub second: Option<Money>,
 }
 
 /// One provider's offer of a model.

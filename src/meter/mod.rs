@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::wire::answer::{AnswerScan, Rename};
 
 pub mod estimate;
+mod output;
 mod sse;
 mod stream;
 pub mod usage;
@@ -81,6 +82,10 @@ pub struct Reading {
     pub usage: Usage,
     /// How far to trust them.
     pub source: Source,
+    /// Seconds of sound, begun ones counted whole, where they were reported.
+    pub seconds: Option<u64>,
+    /// Pictures in an answer that has come to its end, where they can be counted.
+    pub images: Option<u64>,
     /// Some reported figure made no sense.
     pub hostile: bool,
 }
@@ -194,7 +199,12 @@ impl Meter {
             complete,
             hostile,
         } = fields.resolve(self.shape);
-        let source = match (fields.is_empty(), complete && is_final) {
+        let images = match &self.body {
+            Body::Json(scan) => scan.elements(),
+            Body::Sse(stream) => stream.images(),
+            Body::Opaque => None,
+        };
+        let source = match (fields.has_no_tokens(), complete && is_final) {
             (true, _) => Source::Estimated,
             (false, true) => Source::Reported,
             (false, false) => Source::Partial,
@@ -202,14 +212,26 @@ impl Meter {
         Reading {
             usage,
             source,
+            seconds: fields.seconds,
+            images,
             hostile: hostile || read_hostile,
         }
     }
 
-    /// Events with a payload forwarded so far, the end marker not counted: about one a token.
+    /// Events with a payload forwarded so far, the end marker not counted.
     pub fn events(&self) -> u64 {
         match &self.body {
             Body::Sse(stream) => stream.events(),
+            Body::Json(_) | Body::Opaque => 0,
+        }
+    }
+
+    /// Those of the events that carry a part of the answer, which are taken for one token each: most
+    /// providers send one at a time. Events that only name a role, a reason to stop or a usage are
+    /// none; what the client was not sent is none either.
+    pub fn deltas(&self) -> u64 {
+        match &self.body {
+            Body::Sse(stream) => stream.deltas(),
             Body::Json(_) | Body::Opaque => 0,
         }
     }

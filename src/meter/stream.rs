@@ -10,6 +10,7 @@ use bytes::Bytes;
 use memchr::memmem::Finder;
 
 use super::Form;
+use super::output::Output;
 use super::sse::{DEFAULT_LIMIT, Layout, PICTURE_LIMIT, Piece, SseSplit, TooLong};
 use super::usage::{PartialUsage, Shape, parse};
 use crate::wire::answer::{EventScan, Rename, UsageMember, scan_event};
@@ -17,6 +18,7 @@ use crate::wire::answer::{EventScan, Rename, UsageMember, scan_event};
 static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\""));
 static FINISH: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"finish_reason\""));
 static ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"error\""));
+static COMPLETED: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b".completed\""));
 static RESPONSE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"response\""));
 
 /// One stream of events, cut, read and put into strict form.
@@ -40,6 +42,13 @@ struct Rules {
     ended: bool,
     failed: bool,
     events: u64,
+    /// Those of them that carry a part of the answer.
+    deltas: u64,
+    /// Pictures that came whole.
+    images: u64,
+    finished: bool,
+    /// An event that is none of chat, messages or Responses told of an error.
+    error_event: bool,
 }
 
 /// What becomes of an event.
@@ -48,13 +57,6 @@ enum Verdict {
     Drop,
     /// This range of it becomes the public model name.
     Rename(Range<usize>),
-}
-
-/// What a chunk becomes: a run of its own bytes as long as that will do.
-struct Output<'a> {
-    chunk: &'a [u8],
-    kept: Range<usize>,
-    copied: Vec<u8>,
 }
 
 impl Stream {
@@ -84,6 +86,10 @@ impl Stream {
             ended: false,
             failed: false,
             events: 0,
+            deltas: 0,
+            images: 0,
+            finished: false,
+            error_event: false,
         };
         let limit = match form {
             Form::ResponsesSse | Form::OtherSse => PICTURE_LIMIT,
@@ -96,11 +102,7 @@ impl Stream {
     }
 
     pub(super) fn push(&mut self, chunk: Bytes) -> Result<Bytes, TooLong> {
-        let mut out = Output {
-            chunk: &chunk,
-            kept: 0..0,
-            copied: Vec::new(),
-        };
+        let mut out = Output::new(&chunk);
         let rules = &mut self.rules;
         self.split.split(&chunk, &mut |piece| match piece {
             Piece::Inside(range) => {
@@ -109,19 +111,15 @@ impl Stream {
             }
             Piece::Joined(raw) => rules.pass(&raw, None, &mut out),
         })?;
-        if !out.copied.is_empty() {
-            out.flush();
-            return Ok(Bytes::from(out.copied));
-        }
-        let kept = out.kept;
-        Ok(if kept == (0..chunk.len()) {
-            chunk
-        } else {
-            chunk.slice(kept)
+        Ok(match out.end() {
+            Ok(copied) => copied,
+            Err(kept) if kept == (0..chunk.len()) => chunk,
+            Err(kept) => chunk.slice(kept),
         })
     }
 
     pub(super) fn finish(&mut self) -> Bytes {
+        self.rules.finished = true;
         let mut tail = self.split.take_tail();
         let ends_line = tail.ends_with(b"\n") || tail.ends_with(b"\r");
         let length = tail.trim_ascii_end().len();
@@ -137,13 +135,9 @@ impl Stream {
             return Bytes::new();
         }
         tail.extend_from_slice(b"\n\n");
-        let mut out = Output {
-            chunk: &[],
-            kept: 0..0,
-            copied: Vec::new(),
-        };
+        let mut out = Output::new(&[]);
         self.rules.pass(&tail, None, &mut out);
-        Bytes::from(out.copied)
+        out.end().unwrap_or_default()
     }
 
     pub(super) const fn failed(&self) -> bool {
@@ -170,36 +164,19 @@ impl Stream {
         self.rules.events
     }
 
+    pub(super) fn deltas(&self) -> u64 {
+        self.rules.deltas
+    }
+
+    /// Pictures that came whole in a stream that came to its end. None at all is not believed: the
+    /// provider may name its events in a way of its own.
+    pub(super) fn images(&self) -> Option<u64> {
+        let rules = &self.rules;
+        Some(rules.images).filter(|count| rules.finished && (*count > 0 || rules.error_event))
+    }
+
     pub(super) fn discard_partial(&mut self) {
         self.split.take_tail();
-    }
-}
-
-impl Output<'_> {
-    /// Keeps a range of the chunk.
-    fn keep(&mut self, range: Range<usize>) {
-        if range.start != self.kept.end {
-            self.flush();
-            self.kept = range;
-        } else {
-            self.kept.end = range.end;
-        }
-    }
-
-    /// Copies what was kept so far; new bytes may follow.
-    fn flush(&mut self) {
-        let kept = std::mem::replace(&mut self.kept, 0..0);
-        if self.copied.is_empty() {
-            // A rename may lengthen every event a little.
-            self.copied
-                .reserve(self.chunk.len() + self.chunk.len() / 8 + 64);
-        }
-        self.copied
-            .extend_from_slice(self.chunk.get(kept).unwrap_or_default());
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        self.copied.extend_from_slice(bytes);
     }
 }
 
@@ -250,6 +227,7 @@ impl Rules {
             return Verdict::Keep;
         }
         let name = layout.event(raw);
+        let mut content = self.carries_content(name.unwrap_or_default());
         let model = if self.is_worth_a_scan(&data, name) {
             let scan = scan_event(&data);
             // Of a payload that is no JSON, only the name of the event tells.
@@ -261,14 +239,29 @@ impl Rules {
             if self.read(&data, name, &scan) {
                 return Verdict::Drop;
             }
+            content = match self.form {
+                Form::ChatSse => scan.content,
+                _ => content || self.carries_content(kind_of(&data, name, &scan)),
+            };
             self.model_to_replace(&data, &scan)
         } else {
             None
         };
         self.events += 1;
+        self.deltas += u64::from(content);
         match model.and_then(|range| layout.locate(raw, range)) {
             Some(range) => Verdict::Rename(range),
             None => Verdict::Keep,
+        }
+    }
+
+    /// Whether an event of this kind carries a part of the answer. Those of chat have no names: each
+    /// of them counts that is not read and found empty, as the first ones and the last ones are.
+    fn carries_content(&self, kind: &[u8]) -> bool {
+        match self.form {
+            Form::AnthropicSse => kind == b"content_block_delta",
+            Form::ResponsesSse => kind.ends_with(b".delta"),
+            _ => true,
         }
     }
 
@@ -276,6 +269,8 @@ impl Rules {
         match self.form {
             Form::ChatSse => {
                 self.rename.is_some()
+                    // The first ones often only name the role.
+                    || self.deltas == 0
                     || has_value(&USAGE, data)
                     || (!self.ended && (has_value(&FINISH, data) || has_value(&ERROR, data)))
             }
@@ -289,18 +284,18 @@ impl Rules {
                 _ => true,
             },
             Form::ResponsesSse => name.is_none_or(ends_responses) || has_value(&RESPONSE, data),
-            _ => self.rename.is_some() || has_value(&USAGE, data),
+            _ => {
+                self.rename.is_some()
+                    || has_value(&USAGE, data)
+                    || name.is_some_and(|name| name == b"error" || name.ends_with(b".completed"))
+                    || COMPLETED.find(data).is_some()
+            }
         }
     }
 
     /// Takes from an event what matters; true if it is to be dropped.
     fn read(&mut self, data: &[u8], name: Option<&[u8]>, scan: &EventScan) -> bool {
-        let kind = scan
-            .kind
-            .clone()
-            .and_then(|range| data.get(range))
-            .or(name)
-            .unwrap_or_default();
+        let kind = kind_of(data, name, scan);
         match self.form {
             Form::ChatSse => {
                 self.ended |= scan.finished || scan.error;
@@ -322,7 +317,14 @@ impl Rules {
                 self.failed |= matches!(kind, b"response.failed" | b"error");
                 self.note(data, &scan.response_usage);
             }
-            _ => self.note(data, &scan.usage),
+            _ => {
+                self.images += u64::from(matches!(
+                    kind,
+                    b"image_generation.completed" | b"image_edit.completed"
+                ));
+                self.error_event |= kind == b"error" || scan.error;
+                self.note(data, &scan.usage);
+            }
         }
         false
     }
@@ -352,6 +354,12 @@ impl Rules {
         let range = model.clone()?;
         rename.applies_to(data.get(range.clone())?).then_some(range)
     }
+}
+
+/// The kind of an event: what it calls itself, or what its line does.
+fn kind_of<'a>(data: &'a [u8], name: Option<&'a [u8]>, scan: &EventScan) -> &'a [u8] {
+    let own = scan.kind.clone().and_then(|range| data.get(range));
+    own.or(name).unwrap_or_default()
 }
 
 fn ends_responses(kind: &[u8]) -> bool {

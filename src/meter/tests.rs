@@ -457,3 +457,245 @@ proptest! {
         }
     }
 }
+
+fn reading(answer: &str, settings: Settings) -> Reading {
+    let mut meter = Meter::new(settings);
+    meter
+        .push(Bytes::copy_from_slice(answer.as_bytes()))
+        .unwrap();
+    meter.finish();
+    meter.reading()
+}
+
+fn audio() -> Settings {
+    Settings {
+        shape: Shape::OpenAiResponses,
+        ..settings(Form::Json)
+    }
+}
+
+#[test]
+fn seconds_of_sound() {
+    let of = |usage: &str| {
+        let reading = reading(&format!(r#"{{"text":"hi","usage":{usage}}}"#), audio());
+        (reading.seconds, reading.source, reading.hostile)
+    };
+    let none = Source::Estimated;
+    for (seconds, whole) in [("9", 9), ("8.01", 9), ("9.0", 9), ("0", 0), ("1e2", 100)] {
+        let usage = format!(r#"{{"type":"duration","seconds":{seconds}}}"#);
+        assert_eq!(of(&usage), (Some(whole), none, false), "{seconds}");
+    }
+    for hostile in [
+        "-1",
+        "-0.5",
+        "9223372036854775808",
+        "1e400",
+        "\"12\"",
+        "NaN",
+        "true",
+        "[]",
+        "{}",
+    ] {
+        let usage = format!(r#"{{"type":"duration","seconds":{hostile}}}"#);
+        assert_eq!(of(&usage), (None, none, true), "{hostile}");
+    }
+    assert_eq!(of(r#"{"seconds":null}"#), (None, none, false));
+    assert_eq!(of("null"), (None, none, false));
+    let tokens = r#"{"type":"tokens","input_tokens":14,"output_tokens":3}"#;
+    assert_eq!(of(tokens), (None, Source::Reported, false));
+    // Nobody's chat is paid for by the second.
+    let chat = reading(r#"{"usage":{"seconds":5}}"#, settings(Form::Json));
+    assert_eq!((chat.seconds, chat.source), (None, none));
+}
+
+#[test]
+fn pictures_are_counted() {
+    let of = |answer: &str| {
+        let whole = reading(answer, audio()).images;
+        for cut in 0..answer.len() {
+            let mut meter = Meter::new(audio());
+            meter
+                .push(Bytes::copy_from_slice(&answer.as_bytes()[..cut]))
+                .unwrap();
+            meter
+                .push(Bytes::copy_from_slice(&answer.as_bytes()[cut..]))
+                .unwrap();
+            assert_eq!(meter.reading().images, whole, "{cut}");
+        }
+        whole
+    };
+    for (answer, count) in [
+        (
+            r#"{"created":1,"data":[{"b64_json":"aa{[\"]}"},{"url":"x","more":[{}, "y"]}]}"#,
+            Some(2),
+        ),
+        (r#"{"data":[ ]}"#, Some(0)),
+        (r#"{"data":["a\\","b"], "usage":{}}"#, Some(2)),
+        (r#"{"data":[[1],{}]}"#, Some(2)),
+        // Nothing that counts, or nothing yet.
+        (r#"{"data":{"data":[{}]}}"#, None),
+        (r#"{"images":[{}],"response":{"data":[{}]}}"#, None),
+        (r#"{"data":[{"url":"x"},{"url"#, None),
+        (r#"{"data":-1}"#, None),
+        ("[]", None),
+    ] {
+        assert_eq!(of(answer), count, "{answer}");
+    }
+}
+
+#[test]
+fn pictures_of_a_stream_are_counted_at_its_end() {
+    let event =
+        |kind: &str| format!("event: {kind}\ndata: {{\"type\":\"{kind}\",\"b64_json\":\"x\"}}\n\n");
+    let bare = |kind: &str| format!("data: {{\"type\":\"{kind}\"}}\n\n");
+    let (done, edited) = ("image_generation.completed", "image_edit.completed");
+    let partial = event("image_generation.partial_image");
+    for (stream, count) in [
+        ([&*partial, &*event(done)].concat(), Some(1)),
+        ([event(edited), bare(edited)].concat(), Some(2)),
+        ([&*event(done), &*event("error")].concat(), Some(1)),
+        (event("error"), Some(0)),
+        // A provider with names of its own.
+        (partial.clone(), None),
+    ] {
+        assert_eq!(
+            reading(&stream, settings(Form::OtherSse)).images,
+            count,
+            "{stream}"
+        );
+    }
+    let mut meter = Meter::new(settings(Form::OtherSse));
+    meter.push(Bytes::from(event(done))).unwrap();
+    assert_eq!(meter.reading().images, None, "there may be more");
+}
+
+#[test]
+fn hostile_figures_credit_nobody_whatever_the_shape() {
+    type Wrap = fn(&str) -> String;
+    let shapes: [(Settings, Wrap); 6] = [
+        (settings(Form::Json), |n| {
+            format!(r#"{{"usage":{{"prompt_tokens":{n},"completion_tokens":{n}}}}}"#)
+        }),
+        (audio(), |n| {
+            format!(r#"{{"usage":{{"input_tokens":{n},"output_tokens":{n}}}}}"#)
+        }),
+        (settings(Form::ChatSse), |n| {
+            format!(
+                "data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":{n},\"completion_tokens\":{n}}}}}\n\ndata: [DONE]\n\n"
+            )
+        }),
+        (settings(Form::AnthropicSse), |n| {
+            format!(
+                "event: message_start\ndata: {{\"type\":\"message_start\",\"message\":{{\"usage\":{{\"input_tokens\":{n},\"cache_read_input_tokens\":{n}}}}}}}\n\nevent: message_delta\ndata: {{\"type\":\"message_delta\",\"usage\":{{\"output_tokens\":{n}}}}}\n\n"
+            )
+        }),
+        (settings(Form::ResponsesSse), |n| {
+            format!(
+                "event: response.completed\ndata: {{\"type\":\"response.completed\",\"response\":{{\"usage\":{{\"input_tokens\":{n},\"output_tokens\":{n}}}}}}}\n\n"
+            )
+        }),
+        (settings(Form::OtherSse), |n| {
+            format!("data: {{\"usage\":{{\"input_tokens\":{n},\"output_tokens\":{n}}}}}\n\n")
+        }),
+    ];
+    for (settings, wrap) in shapes {
+        for (number, hostile) in [
+            ("-1", true),
+            ("9223372036854775808", true),
+            ("\"12\"", true),
+            ("NaN", true),
+            ("1.5", true),
+            ("null", false),
+        ] {
+            let reading = reading(&wrap(number), settings.clone());
+            assert_eq!(
+                (reading.usage, reading.source, reading.hostile),
+                (Usage::default(), Source::Estimated, hostile),
+                "{}",
+                wrap(number)
+            );
+        }
+        // Two that are well are no sum.
+        let twice = [wrap("5"), wrap("7")].concat();
+        if !matches!(settings.form, Form::Json) {
+            let usage = reading(&twice, settings.clone()).usage;
+            assert_eq!(usage.output, 7, "{twice}");
+            assert!(matches!(usage.input, 7 | 14), "{twice}");
+        }
+        // A bad one after a good one takes nothing away.
+        let spoilt = [wrap("5"), wrap("-1")].concat();
+        if !matches!(settings.form, Form::Json) {
+            let reading = reading(&spoilt, settings.clone());
+            assert_eq!(
+                (reading.usage.output, reading.hostile),
+                (5, true),
+                "{spoilt}"
+            );
+        }
+    }
+}
+
+#[test]
+fn deltas_are_what_carries_content() {
+    let deltas = |stream: &str, settings: Settings| {
+        let mut meter = Meter::new(settings);
+        meter
+            .push(Bytes::copy_from_slice(stream.as_bytes()))
+            .unwrap();
+        meter.finish();
+        (meter.deltas(), meter.events())
+    };
+    let chat = |deltas: &[&str]| {
+        let event = |delta| format!("data: {{\"choices\":[{{\"index\":0,{delta}}}]}}\n\n");
+        deltas.iter().map(event).collect::<String>()
+    };
+    let role = r#""delta":{"role":"assistant","content":""}"#;
+    let null = r#""delta":{"role":"assistant","content":null,"tool_calls":[]}"#;
+    let word = r#""delta":{"content":"a"},"finish_reason":null"#;
+    let thought = r#""delta":{"content":null,"reasoning_content":"b"}"#;
+    let called = r#""delta":{"tool_calls":[{"index":0}]}"#;
+    let stop = r#""delta":{},"finish_reason":"stop""#;
+    let last_word = r#""delta":{"content":"z"},"finish_reason":"stop""#;
+    let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n";
+    for (events, want) in [
+        (vec![role, null], 0),
+        (vec![role, word, word, stop], 2),
+        (vec![null, thought, called, last_word], 3),
+        (
+            vec![
+                r#""text":"x","finish_reason":null"#,
+                r#""text":"","finish_reason":"stop""#,
+            ],
+            1,
+        ),
+    ] {
+        let stream = chat(&events) + usage;
+        let all = events.len() as u64 + 1;
+        assert_eq!(
+            deltas(&stream, settings(Form::ChatSse)),
+            (want, all),
+            "{stream}"
+        );
+        assert_eq!(
+            deltas(&stream, renamed(Form::ChatSse, "m")).0,
+            want,
+            "{stream}"
+        );
+    }
+    let of = |stream: &[u8], form| deltas(std::str::from_utf8(stream).unwrap(), settings(form)).0;
+    let lines = |stream: &[u8], end: &str| {
+        let text = String::from_utf8_lossy(stream).into_owned();
+        text.lines()
+            .filter(|line| line.starts_with("event: ") && line.ends_with(end))
+            .count() as u64
+    };
+    assert_eq!(
+        of(MESSAGES, Form::AnthropicSse),
+        lines(MESSAGES, "content_block_delta")
+    );
+    assert_eq!(
+        of(RESPONSES, Form::ResponsesSse),
+        lines(RESPONSES, ".delta")
+    );
+    assert!(lines(MESSAGES, "content_block_delta") > 0 && lines(RESPONSES, ".delta") > 0);
+}

@@ -4,6 +4,7 @@
 //! - Anthropic's `input_tokens` excludes them: `cache_creation_input_tokens` and
 //!   `cache_read_input_tokens` come on top.
 //! - Reasoning tokens are part of the output everywhere: they are never added.
+//! - Transcriptions may report `seconds` instead of tokens; begun ones count whole.
 //! - DeepSeek says `prompt_cache_hit_tokens` for the cached part.
 
 use crate::wire::json::{Cursor, JsonError, Kind};
@@ -75,6 +76,8 @@ pub struct PartialUsage {
     pub reasoning: Option<u64>,
     /// `total_tokens`: stands in for what embeddings and rerank leave out.
     pub total: Option<u64>,
+    /// `seconds` of sound.
+    pub seconds: Option<u64>,
 }
 
 /// One `usage` object, read.
@@ -82,7 +85,7 @@ pub struct PartialUsage {
 pub struct Parsed {
     /// The figures that are there and make sense.
     pub usage: PartialUsage,
-    /// Some figure was negative, fractional, no number or beyond [`MAX_TOKENS`]. It was
+    /// Some figure was negative, fractional (of tokens), no number or beyond [`MAX_TOKENS`]. It was
     /// ignored: it must never credit anyone.
     pub hostile: bool,
 }
@@ -104,6 +107,15 @@ impl PartialUsage {
         *self == Self::default()
     }
 
+    /// Whether nothing was reported of tokens.
+    pub fn has_no_tokens(&self) -> bool {
+        let no_seconds = Self {
+            seconds: None,
+            ..*self
+        };
+        no_seconds.is_empty()
+    }
+
     /// Overwrites field by field with what `newer` has: Anthropic's figures are cumulative.
     pub fn merge(&mut self, newer: Self) {
         let Self {
@@ -113,6 +125,7 @@ impl PartialUsage {
             output,
             reasoning,
             total,
+            seconds,
         } = newer;
         self.input = input.or(self.input);
         self.cached_input = cached_input.or(self.cached_input);
@@ -120,6 +133,7 @@ impl PartialUsage {
         self.output = output.or(self.output);
         self.reasoning = reasoning.or(self.reasoning);
         self.total = total.or(self.total);
+        self.seconds = seconds.or(self.seconds);
     }
 
     /// The same figures as they are billed.
@@ -187,6 +201,7 @@ struct Figures {
     cache_hit: Option<u64>,
     cache_creation: Option<u64>,
     cache_read: Option<u64>,
+    seconds: Option<u64>,
     hostile: bool,
 }
 
@@ -205,6 +220,7 @@ pub fn parse(raw: &[u8], shape: Shape) -> Parsed {
             Some(b"prompt_cache_hit_tokens") => f.cache_hit = f.count(raw, cursor)?,
             Some(b"cache_creation_input_tokens") => f.cache_creation = f.count(raw, cursor)?,
             Some(b"cache_read_input_tokens") => f.cache_read = f.count(raw, cursor)?,
+            Some(b"seconds") => f.seconds = f.number(raw, cursor, begun_whole)?,
             Some(b"prompt_tokens_details") => {
                 f.cached.chat = f.detail(raw, cursor, b"cached_tokens")?;
             }
@@ -234,6 +250,7 @@ pub fn parse(raw: &[u8], shape: Shape) -> Parsed {
         output: f.output.by(shape),
         reasoning: f.reasoning.by(shape),
         total: f.total.filter(|_| shape != Shape::Anthropic),
+        seconds: f.seconds.filter(|_| shape == Shape::OpenAiResponses),
     };
     Parsed {
         usage,
@@ -243,6 +260,15 @@ pub fn parse(raw: &[u8], shape: Shape) -> Parsed {
 
 impl Figures {
     fn count(&mut self, raw: &[u8], cursor: &mut Cursor<'_>) -> Result<Option<u64>, JsonError> {
+        self.number(raw, cursor, whole_number)
+    }
+
+    fn number(
+        &mut self,
+        raw: &[u8],
+        cursor: &mut Cursor<'_>,
+        read: fn(&str) -> Option<u64>,
+    ) -> Result<Option<u64>, JsonError> {
         let (range, kind) = cursor.value()?;
         if kind == Kind::Null {
             return Ok(None);
@@ -250,7 +276,7 @@ impl Figures {
         let text = raw
             .get(range)
             .and_then(|digits| std::str::from_utf8(digits).ok());
-        let count = text.filter(|_| kind == Kind::Number).and_then(whole_number);
+        let count = text.filter(|_| kind == Kind::Number).and_then(read);
         self.hostile |= count.is_none();
         Ok(count)
     }
@@ -288,6 +314,15 @@ fn whole_number(text: &str) -> Option<u64> {
     }
     let n = text.parse::<f64>().ok()?;
     (n.fract() == 0.0 && n <= MAX_TOKENS as f64).then_some(n as u64)
+}
+
+/// A length of time: what has begun counts whole.
+fn begun_whole(text: &str) -> Option<u64> {
+    if !text.starts_with(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    let n = text.parse::<f64>().ok()?.ceil();
+    (n <= MAX_TOKENS as f64).then_some(n as u64)
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
 //! Who calls, and what the call is charged to: the key, the limits.
 
 use super::context::{Body, Context, Forward};
+use super::due::{estimated, used};
 use super::request::{Refusal, Step};
 use crate::admit::{Admission, Permit, admit};
 use crate::auth::secret::KeyHint;
 use crate::auth::{Caller, anonymous, authenticate, credential, missing};
+use crate::catalog::due::Estimate;
 use crate::id::next_random;
 use crate::limit::bucket;
-use crate::meter::usage::Source;
-use crate::meter::{Form, estimate};
 use crate::rejection::{Code, Rejection};
 use crate::route::Operation;
 use pingora::proxy::Session;
@@ -60,11 +60,14 @@ pub(super) async fn charged(
 ) -> Result<Step, Refusal> {
     let read = Instant::now();
     let plan = &caller.key().plan;
-    let (prompt, output) = match plan.limits.counts_tokens() {
-        true => expected(operation, &body),
-        false => (0, 0),
+    let model = &permit.model().model;
+    // Where nobody counts tokens, the prompt is not read for them.
+    let estimate = match plan.limits.counts_tokens() || !model.price.is_free() {
+        true => estimated(operation, &body, &model.price, model.context_length),
+        false => Estimate::default(),
     };
-    let ask = permit.ask(&caller, prompt.saturating_add(output));
+    let prompt = estimate.prompt.package_tokens();
+    let ask = permit.ask(&caller, estimate.whole.package_tokens());
     let limiter = ctx.snapshot.limiter.clone();
     let said = limiter.admit(ask).await;
     ctx.reading = Some(match &said {
@@ -76,24 +79,6 @@ pub(super) async fn charged(
     });
     let admission = admit(&caller, permit, said, next_random())?;
     Ok(forward(session, admission, operation, body, prompt, read))
-}
-
-/// Tokens that a request will probably use: its prompt's, and its answer's.
-fn expected(operation: Operation, body: &Body) -> (u64, u64) {
-    if !operation.uses_tokens() {
-        return (0, 0);
-    }
-    match body {
-        Body::Json { call, bytes } => {
-            let output = match operation.writes_text() {
-                true => call.max_output.unwrap_or(estimate::OUTPUT),
-                false => 0,
-            };
-            (estimate::prompt(bytes), output)
-        }
-        Body::Upload(_) => (estimate::UPLOAD, 0),
-        Body::Empty => (0, 0),
-    }
 }
 
 fn forward(
@@ -130,37 +115,8 @@ pub(super) fn settle(ctx: &mut Context, failed: Option<Code>) {
     let Some(forward) = ctx.forward.as_deref_mut() else {
         return;
     };
-    let used = used(forward, failed);
-    forward.admission.settle(used.min(bucket::MOST));
-}
-
-/// Tokens that a request has used, as far as is known by now.
-fn used(forward: &Forward, failed: Option<Code>) -> u64 {
-    if !forward.operation.uses_tokens() {
-        return 0;
-    }
-    let Some(meter) = &forward.meter else {
-        // It failed before any answer; a provider that has begun to work charges for its prompt.
-        let begun = matches!(failed, None | Some(Code::UpstreamTimeout));
-        let unanswered = forward.attempts > 0 && forward.answered.is_none();
-        return if begun && unanswered {
-            forward.prompt
-        } else {
-            0
-        };
-    };
-    let reading = meter.reading();
-    let usage = reading.usage;
-    if reading.source == Source::Reported && !reading.hostile {
-        return usage.input.saturating_add(usage.output);
-    }
-    let relayed = match meter.form() {
-        _ if !forward.operation.writes_text() => 0,
-        Form::Json => forward.relayed / 4,
-        Form::Opaque => 0,
-        _ => meter.events(),
-    };
-    let told = |count: u64| if reading.hostile { 0 } else { count };
-    let input = forward.prompt.max(told(usage.input));
-    input.saturating_add(relayed.max(told(usage.output)))
+    let (due, _) = used(forward, failed);
+    forward
+        .admission
+        .settle(due.package_tokens().min(bucket::MOST));
 }

@@ -5,6 +5,7 @@ mod charge;
 mod choice;
 pub mod context;
 mod dress;
+mod due;
 mod failure;
 mod form;
 mod headers;

@@ -4,7 +4,7 @@ use super::context::Context;
 use super::request::{Refusal, next_chunk, too_large};
 use crate::downstream::unread::{Collected, Piece, splice};
 use crate::rejection::{Code, Rejection};
-use crate::wire::multipart::{Fault, ModelField, MultipartScan};
+use crate::wire::multipart::{Fault, Field, ModelField, MultipartScan};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use pingora::proxy::Session;
@@ -32,6 +32,26 @@ impl Upload {
     /// What the form is called upstream.
     pub fn content_type(&self) -> &str {
         self.scan.content_type()
+    }
+
+    /// How many answers are wanted, as far as the form has been read.
+    pub fn answers(&self) -> u64 {
+        self.scan.answers()
+    }
+
+    /// The size of the images that are wanted, as far as the form has been read.
+    pub fn size(&self) -> Option<&str> {
+        self.scan.size()
+    }
+
+    /// The length of the body in bytes: as it was announced, or as much of it as has come.
+    pub fn bytes(&self) -> u64 {
+        self.length.unwrap_or(0).max(self.seen)
+    }
+
+    /// Whether the body has come to its end: no provider can begin before that.
+    pub fn is_whole(&self) -> bool {
+        self.scan.ended()
     }
 
     /// Whether the body may still be sent from its beginning.
@@ -139,27 +159,46 @@ fn missing_model() -> Rejection {
 }
 
 fn fault(fault: Fault) -> Rejection {
-    let (code, message) = match fault {
-        Fault::Repeated => (
+    let (code, message, field) = match fault {
+        Fault::Repeated(field) => (
             Code::DuplicateField,
-            "The form has the field 'model' twice; send it once.",
+            format!(
+                "The form has the field '{0}' twice; send it once.",
+                field.as_str()
+            ),
+            field,
         ),
-        Fault::Variant => (
+        Fault::Variant(field) => (
             Code::DuplicateField,
-            "The form has the field 'model' in another spelling; send it once, as `model`.",
+            format!(
+                "The form has the field '{0}' in another spelling; send it once, as `{0}`.",
+                field.as_str()
+            ),
+            field,
         ),
         Fault::TooLong => (
             Code::InvalidValue,
-            "A part's header or the model's name is too long.",
+            "A part's header or the model's name is too long.".to_owned(),
+            Field::Model,
         ),
-        Fault::BadName => (
+        Fault::BadValue(Field::N) => (
             Code::InvalidValue,
-            "The model's name has characters that no name has.",
+            "The field 'n' must be a whole number.".to_owned(),
+            Field::N,
+        ),
+        Fault::BadValue(field) => (
+            Code::InvalidValue,
+            format!(
+                "The field '{}' has characters that it cannot have.",
+                field.as_str()
+            ),
+            field,
         ),
         Fault::Malformed => (
             Code::InvalidRequest,
-            "The body is not multipart with the boundary that its Content-Type names.",
+            "The body is not multipart with the boundary that its Content-Type names.".to_owned(),
+            Field::Model,
         ),
     };
-    Rejection::new(code, message).param("model")
+    Rejection::new(code, message).param(field.as_str())
 }

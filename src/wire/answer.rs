@@ -4,45 +4,20 @@
 //! Lenient on purpose: an answer is never refused for its form. What does not look like an
 //! object passes as it came and is not read.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
-use crate::wire::json::{decode_string, encode_string, plain_run, structure_run};
+use crate::wire::json::{plain_run, structure_run};
 
 mod event;
+mod rename;
 pub use event::{EventScan, UsageMember, scan_event};
+pub use rename::Rename;
 
 /// Usage objects are a few hundred bytes; a longer one is not read.
 pub const MAX_USAGE_BYTES: usize = 16 * 1024;
 
 /// A longer name than this is none; it passes as it came.
 const MAX_NAME_BYTES: usize = 1024;
-
-/// The name that clients know, in place of whatever an upstream calls the model: its own name, or
-/// the dated one that it stands for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rename {
-    /// What replaces the upstream's name.
-    pub public: Arc<str>,
-}
-
-impl Rename {
-    /// Whether `quoted`, a JSON string with its quotes, is a name other than the public one.
-    pub fn applies_to(&self, quoted: &[u8]) -> bool {
-        let raw = quoted.get(1..quoted.len().saturating_sub(1));
-        // Decoded, because some providers write `\/` in names.
-        raw.and_then(decode_string)
-            .is_some_and(|name| name != *self.public)
-    }
-
-    /// The public name as a JSON string.
-    pub fn encoded(&self) -> Vec<u8> {
-        let mut public = Vec::with_capacity(self.public.len() + 2);
-        encode_string(&self.public, &mut public);
-        public
-    }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
@@ -67,6 +42,7 @@ enum Key {
     Model,
     /// `response` or `message`: may carry a `model` too.
     Nested,
+    Data,
     Other,
 }
 
@@ -90,6 +66,10 @@ pub struct AnswerScan {
     /// The usage object that is being read.
     partial: Vec<u8>,
     usage: Option<Vec<u8>>,
+    /// Inside the top-level array `data`.
+    counting: bool,
+    elements: u32,
+    counted: Option<u32>,
 }
 
 /// The chunk at hand: what of it has gone where.
@@ -123,7 +103,16 @@ impl AnswerScan {
             held: Vec::new(),
             partial: Vec::new(),
             usage: None,
+            counting: false,
+            elements: 0,
+            counted: None,
         }
+    }
+
+    /// How many texts, objects and arrays stand in the top-level array `data`, once it has ended:
+    /// the pictures of an answer that has some.
+    pub fn elements(&self) -> Option<u64> {
+        self.counted.map(u64::from)
     }
 
     /// The raw JSON of the last complete top-level `usage` object so far, up to
@@ -221,6 +210,8 @@ impl AnswerScan {
                 }
                 b'{' => return self.open(pass, at),
                 b'[' => {
+                    self.counting = self.depth == 1 && self.member == Key::Data;
+                    self.elements = 0;
                     self.depth += 1;
                     return;
                 }
@@ -249,6 +240,9 @@ impl AnswerScan {
                 return;
             };
             pass.at += 1;
+            if self.counting && self.depth == 2 && !matches!(found, b'}' | b']') {
+                self.elements = self.elements.saturating_add(1);
+            }
             match found {
                 b'"' => {
                     pass.at = plain_run(pass.bytes, pass.at);
@@ -268,6 +262,9 @@ impl AnswerScan {
     fn close(&mut self, pass: &mut Pass<'_>) {
         self.depth = self.depth.saturating_sub(1);
         if self.depth <= 1 {
+            if std::mem::take(&mut self.counting) {
+                self.counted = Some(self.elements);
+            }
             self.nested = false;
             self.expects_key = false;
             self.member = Key::Other;
@@ -349,6 +346,7 @@ impl AnswerScan {
                     Some(b"usage") => Key::Usage,
                     Some(b"model") => Key::Model,
                     Some(b"response" | b"message") => Key::Nested,
+                    Some(b"data") => Key::Data,
                     _ => Key::Other,
                 };
             }

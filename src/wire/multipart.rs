@@ -1,20 +1,23 @@
-//! Finds the `model` field of a `multipart/form-data` body while the body streams by.
+//! Finds the `model` field of a `multipart/form-data` body while the body streams by, and the two by
+//! which images are billed, `n` and `size`, which may come behind it.
 //!
-//! RFC 7578 and RFC 2046 §5.1. Only part headers and the one field's value are ever held. Strict on
+//! RFC 7578 and RFC 2046 §5.1. Only part headers and these fields' values are ever held. Strict on
 //! purpose: where parsers are known to differ (folded headers, bare line feeds, a preamble or an
 //! epilogue, transfer encodings, two boundaries), the model that we authorise and the one that the
 //! provider runs could differ too, and no SDK sends any of that.
 
 mod header;
 
-use header::{boundary, is_model};
+use header::{boundary, field};
 use memchr::memmem::Finder;
 use std::ops::Range;
 
 /// A part's headers may take so much; browsers and SDKs send under 300 bytes.
 const MAX_PART_HEADER: usize = 8 << 10;
-/// A model's name may take so much.
-const MAX_MODEL: usize = 1 << 10;
+/// A model's name, or another value that is read, may take so much.
+const MAX_VALUE: usize = 1 << 10;
+/// Sizes are written as `1024x1024`; a longer text is none that has a price.
+const MAX_SIZE: usize = 32;
 
 /// The `model` field.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,17 +28,41 @@ pub struct ModelField {
     pub span: Range<u64>,
 }
 
+/// A field that is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// Who is to serve the request.
+    Model,
+    /// How many answers.
+    N,
+    /// Of which size the images are to be.
+    Size,
+}
+
+impl Field {
+    const ALL: [Field; 3] = [Field::Model, Field::N, Field::Size];
+
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Field::Model => "model",
+            Field::N => "n",
+            Field::Size => "size",
+        }
+    }
+}
+
 /// What is wrong with the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Two `model` fields: whoever reads the other one serves another model.
-    Repeated,
-    /// A field whose name is `model` in another case or spelling.
-    Variant,
-    /// A part's header, or the model's name, is too long.
+    /// A field that comes twice: whoever reads the other one serves another model.
+    Repeated(Field),
+    /// A field whose name is the right one in another case or spelling.
+    Variant(Field),
+    /// A part's header, or a value that is read, is too long.
     TooLong,
-    /// The model's name is not UTF-8, or has control characters.
-    BadName,
+    /// A value is not UTF-8, or has control characters; or `n` is no number.
+    BadValue(Field),
     /// Not a multipart body with the boundary that its content type names.
     Malformed,
 }
@@ -50,20 +77,23 @@ pub struct MultipartScan {
     pending: Vec<u8>,
     offset: u64,
     model: Option<ModelField>,
+    answers: Option<u64>,
+    /// As it was sent; empty if that was no size.
+    size: Option<Box<str>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// Before the first delimiter, which must come at once.
     Start,
-    /// Inside a part that is not the model's.
+    /// Inside a part that is not read.
     Skipping,
     /// Right behind a delimiter.
     BehindDelimiter,
     /// In a part's headers.
     Header,
-    /// In the model's value.
-    Model,
+    /// In a value that is read.
+    Value(Field),
     /// Behind the last delimiter.
     End,
 }
@@ -82,6 +112,8 @@ impl MultipartScan {
             pending: b"\r\n".to_vec(),
             offset: 0u64.wrapping_sub(2),
             model: None,
+            answers: None,
+            size: None,
         })
     }
 
@@ -93,6 +125,16 @@ impl MultipartScan {
     /// The model's field, once it has been read whole.
     pub fn model(&self) -> Option<&ModelField> {
         self.model.as_ref()
+    }
+
+    /// How many answers are wanted, as far as has been read: at least 1.
+    pub fn answers(&self) -> u64 {
+        self.answers.unwrap_or(1).max(1)
+    }
+
+    /// The size that the images are to have, as far as has been read.
+    pub fn size(&self) -> Option<&str> {
+        self.size.as_deref().filter(|size| !size.is_empty())
     }
 
     /// The last delimiter has been seen.
@@ -165,38 +207,61 @@ impl MultipartScan {
                 None => Ok(false),
                 Some(end) if end > MAX_PART_HEADER => Err(Fault::TooLong),
                 Some(end) => {
-                    let named = is_model(self.pending.get(..end).unwrap_or_default())?;
-                    if named && self.model.is_some() {
-                        return Err(Fault::Repeated);
+                    let field = field(self.pending.get(..end).unwrap_or_default())?;
+                    if let Some(field) = field.filter(|field| self.has(*field)) {
+                        return Err(Fault::Repeated(field));
                     }
                     self.consume(end + 4);
-                    self.place = match named {
-                        true => Place::Model,
-                        false => Place::Skipping,
-                    };
+                    self.place = field.map_or(Place::Skipping, Place::Value);
                     Ok(true)
                 }
             },
-            Place::Model => match self.delimiter.find(&self.pending) {
-                None if self.pending.len() > MAX_MODEL + delimiter => Err(Fault::TooLong),
+            Place::Value(field) => match self.delimiter.find(&self.pending) {
+                None if self.pending.len() > MAX_VALUE + delimiter => Err(Fault::TooLong),
                 None => Ok(false),
-                Some(at) if at > MAX_MODEL => Err(Fault::TooLong),
+                Some(at) if at > MAX_VALUE => Err(Fault::TooLong),
                 Some(at) => {
-                    let value = std::str::from_utf8(self.pending.get(..at).unwrap_or_default())
-                        .map_err(|_| Fault::BadName)?;
-                    if value.chars().any(char::is_control) {
-                        return Err(Fault::BadName);
-                    }
-                    self.model = Some(ModelField {
-                        value: value.to_owned(),
-                        span: self.offset..self.offset + at as u64,
-                    });
+                    self.read(field, at)?;
                     self.consume(at + delimiter);
                     self.place = Place::BehindDelimiter;
                     Ok(true)
                 }
             },
         }
+    }
+
+    fn has(&self, field: Field) -> bool {
+        match field {
+            Field::Model => self.model.is_some(),
+            Field::N => self.answers.is_some(),
+            Field::Size => self.size.is_some(),
+        }
+    }
+
+    /// Reads a value that ends `at` so many bytes of what is pending.
+    fn read(&mut self, field: Field, at: usize) -> Result<(), Fault> {
+        let bad = Fault::BadValue(field);
+        let raw = self.pending.get(..at).unwrap_or_default();
+        let value = std::str::from_utf8(raw).map_err(|_| bad)?;
+        if value.chars().any(char::is_control) {
+            return Err(bad);
+        }
+        match field {
+            Field::Model => {
+                self.model = Some(ModelField {
+                    value: value.to_owned(),
+                    span: self.offset..self.offset + at as u64,
+                });
+            }
+            // An empty field is one that was not filled in.
+            Field::N if value.is_empty() => self.answers = Some(1),
+            Field::N => self.answers = Some(value.parse().map_err(|_| bad)?),
+            Field::Size => {
+                let sized = Some(value).filter(|size| size.len() <= MAX_SIZE);
+                self.size = Some(sized.unwrap_or_default().into());
+            }
+        }
+        Ok(())
     }
 
     fn consume(&mut self, count: usize) {
@@ -206,139 +271,5 @@ impl MultipartScan {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TYPE: &str = "multipart/form-data; boundary=XX";
-
-    fn part(name: &str, value: &str) -> String {
-        format!("--XX\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
-    }
-
-    fn file(value: &str) -> String {
-        format!(
-            "--XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"model\"\r\nContent-Type: audio/mpeg\r\n\r\n{value}\r\n"
-        )
-    }
-
-    fn scan(body: &str, step: usize) -> Result<MultipartScan, Fault> {
-        let mut scan = MultipartScan::new(TYPE).unwrap();
-        for piece in body.as_bytes().chunks(step) {
-            scan.push(piece)?;
-        }
-        Ok(scan)
-    }
-
-    #[test]
-    fn the_field_is_found_wherever_it_stands_and_however_the_body_is_cut() {
-        let data = "x\r\n--X".repeat(50);
-        for body in [
-            format!("{}{}--XX--\r\n", part("model", "whisper-1"), file(&data)),
-            format!("{}{}--XX--\r\n", file(&data), part("model", "whisper-1")),
-            format!(
-                "{}{}{}--XX--",
-                part("prompt", ""),
-                part("model", "whisper-1"),
-                file("")
-            ),
-        ] {
-            for step in [1, 2, 3, 7, 64, 10_000] {
-                let scan = scan(&body, step).unwrap();
-                let model = scan.model().unwrap();
-                assert_eq!(model.value, "whisper-1");
-                let span = model.span.start as usize..model.span.end as usize;
-                assert_eq!(&body[span], "whisper-1", "step {step}");
-                assert!(scan.ended());
-            }
-        }
-    }
-
-    #[test]
-    fn what_could_be_read_in_two_ways_is_refused() {
-        let model = part("model", "a");
-        for (body, fault) in [
-            (format!("{model}{model}--XX--"), Fault::Repeated),
-            (part("Model", "a"), Fault::Variant),
-            (
-                "--XX\r\nContent-Disposition: form-data; name*=utf-8''model\r\n\r\na\r\n".into(),
-                Fault::Variant,
-            ),
-            (
-                "--XX\r\nContent-Disposition: form-data; name=\"a\"; name=\"model\"\r\n\r\na\r\n"
-                    .into(),
-                Fault::Repeated,
-            ),
-            (part("model", "a\0b") + "--XX--", Fault::BadName),
-            (part("model", &"a".repeat(2000)) + "--XX--", Fault::TooLong),
-            (format!("--XX\r\n{}", "a".repeat(9000)), Fault::TooLong),
-            ("--XXX\r\n".into(), Fault::Malformed),
-            // Each of these shows a second model to some parser or other.
-            (format!("preamble\r\n{model}--XX--"), Fault::Malformed),
-            (format!("{model}--XX--\r\n--YY\r\n"), Fault::Malformed),
-            (
-                "--XX\r\nContent-Disposition: form-data;\r\n name=\"model\"\r\n\r\na\r\n".into(),
-                Fault::Malformed,
-            ),
-            (
-                "--XX\r\nX-A: b\nContent-Disposition: form-data; name=\"model\"\r\n\r\na\r\n"
-                    .into(),
-                Fault::Malformed,
-            ),
-            (
-                "--XX\r\nContent-Transfer-Encoding: base64\r\n\r\na\r\n".into(),
-                Fault::Malformed,
-            ),
-            (
-                "--XX\r\nContent-Disposition: a; name=x\r\nContent-Disposition: a; name=model\r\n\r\n"
-                    .into(),
-                Fault::Repeated,
-            ),
-        ] {
-            assert_eq!(scan(&body, 5).err(), Some(fault), "{body:.60}");
-        }
-    }
-
-    #[test]
-    fn a_form_without_the_field_ends_without_it() {
-        let scan = scan(&format!("{}--XX--\r\n", file("data")), 3).unwrap();
-        assert!(scan.model().is_none() && scan.ended());
-    }
-
-    #[test]
-    fn content_types() {
-        assert_eq!(boundary(TYPE).as_deref(), Some("XX"));
-        assert_eq!(
-            boundary("Multipart/Form-Data; charset=utf-8; Boundary=\"a-b\"").as_deref(),
-            Some("a-b")
-        );
-        for wrong in [
-            "multipart/form-data",
-            "multipart/form-data; boundary=",
-            "multipart/mixed; boundary=a",
-            "application/json; boundary=a",
-            "multipart/form-data; boundary=a; boundary=b",
-            "multipart/form-data; boundary=a; boundary*=b",
-            "multipart/form-data; boundary=\"a;b\"",
-            "multipart/form-data; boundary=\"a",
-        ] {
-            assert_eq!(boundary(wrong), None, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn file_names_may_look_like_parameters() {
-        let body = "--XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a; name=model \\\"b\\\".mp3\"\r\n\r\nx\r\n--XX--";
-        assert!(scan(body, 4).unwrap().model().is_none());
-    }
-
-    #[test]
-    fn little_is_held_of_a_large_file() {
-        let mut scan = MultipartScan::new(TYPE).unwrap();
-        scan.push(file("").strip_suffix("\r\n").unwrap().as_bytes())
-            .unwrap();
-        for _ in 0..100 {
-            scan.push(&[b'\r'; 10_000]).unwrap();
-        }
-        assert!(scan.pending.len() < 10);
-    }
-}
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests;

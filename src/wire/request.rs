@@ -8,14 +8,17 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
+mod spelling;
+
 use crate::wire::json::{JsonError, Kind, Member, decode_string, encode_string, object_members};
 use bytes::Bytes;
+use spelling::Spelling;
 
 /// Integers above this differ between parsers that read them as f64 and those that do not.
 const MAX_EXACT: u64 = 1 << 53;
 
 /// The top-level names that the gateway acts on, or that a provider bills by.
-const GUARDED: [&str; 9] = [
+const GUARDED: [&str; 10] = [
     "model",
     "stream",
     "max_tokens",
@@ -25,7 +28,11 @@ const GUARDED: [&str; 9] = [
     "n",
     "messages",
     "input",
+    "size",
 ];
+
+/// Sizes are written as `1024x1024`; a longer text is none that has a price.
+const MAX_SIZE: usize = 32;
 
 const INCLUDE_USAGE: &str = "include_usage";
 const INCLUDE_USAGE_PATH: &str = "stream_options.include_usage";
@@ -47,10 +54,14 @@ pub struct Call {
     pub has_input: bool,
     /// The most tokens that the answer may have: the largest limit given, for each of `n` answers.
     pub max_output: Option<u64>,
+    /// How many answers are wanted: `n`, at least 1.
+    pub answers: u64,
+    /// The size of the images that are wanted; `None` too if it is longer than any real one.
+    pub size: Option<Box<str>>,
     /// Where members can be added: just after the opening brace.
     inside: usize,
-    /// The key `input`, quotes included.
-    input_key: Option<Range<usize>>,
+    /// The key `input`, quotes included, and its value.
+    input: Option<(Range<usize>, Range<usize>)>,
     options: StreamOptions,
 }
 
@@ -151,20 +162,39 @@ pub fn read_call(body: &[u8]) -> Result<Call, CallError> {
         return Err(fault);
     }
     let (model_span, model) = reading.model.ok_or(CallError::MissingModel)?;
+    let answers = reading.answers.unwrap_or(1).max(1);
     Ok(Call {
         model,
         model_span,
         stream: reading.stream,
         include_usage: reading.include_usage,
         has_messages: reading.has_messages,
-        has_input: reading.input_key.is_some(),
-        max_output: reading
-            .max_output
-            .map(|most| most.saturating_mul(reading.answers.unwrap_or(1).max(1))),
+        has_input: reading.input.is_some(),
+        max_output: reading.max_output.map(|most| most.saturating_mul(answers)),
+        answers,
+        size: reading.size,
         inside: object.start + 1,
-        input_key: reading.input_key,
+        input: reading.input,
         options: reading.options,
     })
+}
+
+impl Call {
+    /// The characters of `input`, for speech: an escape stands for one. What is no text counts as it
+    /// stands. `body` must be the one that was read. They are counted only when asked for: `input`
+    /// may also be megabytes that cost nothing by the character.
+    pub fn characters(&self, body: &[u8]) -> u64 {
+        let value = self.input.as_ref().map(|(_, value)| value.clone());
+        let raw = value.and_then(|value| body.get(value)).unwrap_or_default();
+        let text = raw
+            .strip_prefix(b"\"")
+            .and_then(|raw| raw.strip_suffix(b"\""))
+            .and_then(decode_string);
+        match text {
+            Some(text) => text.chars().count() as u64,
+            None => String::from_utf8_lossy(raw).chars().count() as u64,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -176,7 +206,8 @@ struct Reading {
     has_messages: bool,
     max_output: Option<u64>,
     answers: Option<u64>,
-    input_key: Option<Range<usize>>,
+    size: Option<Box<str>>,
+    input: Option<(Range<usize>, Range<usize>)>,
     options: StreamOptions,
 }
 
@@ -199,9 +230,11 @@ impl Reading {
             "messages" => self.has_messages = true,
             "input" => {
                 // The range of a key excludes its quotes.
-                self.input_key = Some(member.key_range.start - 1..member.key_range.end + 1);
+                let key = member.key_range.start - 1..member.key_range.end + 1;
+                self.input = Some((key, member.value));
             }
             "stream_options" => self.take_options(raw, &member)?,
+            "size" => self.size = read_size(raw, member.kind),
             "n" => self.answers = read_count(name, raw, member.kind)?,
             // The limits on tokens; they have three names, and some clients send two of them.
             _ => self.max_output = self.max_output.max(read_count(name, raw, member.kind)?),
@@ -255,44 +288,6 @@ fn repeated(field: &'static str, key: &[u8]) -> CallError {
     CallError::Repeated { field, found }
 }
 
-/// A key as the most liberal parser would read it.
-enum Spelling<'a> {
-    /// No escapes, ASCII only: nearly every key.
-    Plain(&'a [u8]),
-    /// Escapes decoded, case folded as Go's encoding/json folds it, cut at a NUL as C
-    /// strings are.
-    Folded(String),
-}
-
-impl<'a> Spelling<'a> {
-    fn of(key: &'a [u8]) -> Self {
-        if key.is_ascii() && !key.contains(&b'\\') {
-            return Self::Plain(key);
-        }
-        let decoded = decode_string(key).unwrap_or_default();
-        let fold = |c: char| match c {
-            '\u{17f}' => 's',
-            '\u{212a}' => 'k',
-            '\u{130}' | '\u{131}' => 'i',
-            _ => c.to_ascii_lowercase(),
-        };
-        Self::Folded(
-            decoded
-                .chars()
-                .take_while(|&c| c != '\0')
-                .map(fold)
-                .collect(),
-        )
-    }
-
-    fn reads_as(&self, name: &str) -> bool {
-        match self {
-            Self::Plain(key) => key.eq_ignore_ascii_case(name.as_bytes()),
-            Self::Folded(key) => key == name,
-        }
-    }
-}
-
 fn read_model(raw: &[u8], kind: Kind) -> Result<String, CallError> {
     let wrong = CallError::WrongKind {
         field: "model",
@@ -330,13 +325,19 @@ fn read_count(field: &'static str, raw: &[u8], kind: Kind) -> Result<Option<u64>
         return Ok(None);
     }
     let expected = "an integer from 0 to 2^53, or null";
-    let number = std::str::from_utf8(raw)
-        .ok()
-        .and_then(|s| s.parse::<u64>().ok());
+    let text = std::str::from_utf8(raw).ok();
+    let number = text.and_then(|text| text.parse::<u64>().ok());
     match number.filter(|&n| n <= MAX_EXACT) {
         Some(count) => Ok(Some(count)),
         None => Err(CallError::WrongKind { field, expected }),
     }
+}
+
+/// The size of an image. What is no text is left to the provider to refuse, or to read as it may.
+fn read_size(raw: &[u8], kind: Kind) -> Option<Box<str>> {
+    let inner = raw.get(1..raw.len().checked_sub(1)?)?;
+    let size = decode_string(inner).filter(|_| kind == Kind::String)?;
+    (size.len() <= MAX_SIZE).then(|| Box::from(&*size))
 }
 
 /// The body to send upstream. The same `Bytes`, not copied, if nothing changes; else every
@@ -371,11 +372,8 @@ pub fn rewrite(body: &Bytes, call: &Call, changes: Changes<'_>) -> Bytes {
             }
         });
     }
-    if let Some(key) = call
-        .input_key
-        .as_ref()
-        .filter(|_| changes.input_to_messages && !call.has_messages)
-    {
+    let renames = changes.input_to_messages && !call.has_messages;
+    if let Some((key, _)) = call.input.as_ref().filter(|_| renames) {
         splices.push((key.clone(), b"\"messages\""[..].into()));
     }
     if splices.is_empty() {

@@ -42,6 +42,8 @@ pub struct EventScan {
     pub no_choices: bool,
     /// Some `choices[].finish_reason` is a string.
     pub finished: bool,
+    /// Some of `choices` carries a part of its answer, be it text, a thought or a call.
+    pub content: bool,
     /// A top-level `error` that is not null.
     pub error: bool,
 }
@@ -135,11 +137,35 @@ fn choices(payload: &[u8], cursor: &mut Cursor<'_>, scan: &mut EventScan) -> Res
             return Ok(());
         }
         cursor.object(&mut |cursor, key| {
-            let is_reason = payload.get(key) == Some(b"finish_reason");
-            scan.finished |= cursor.value()?.1 == Kind::String && is_reason;
+            match payload.get(key) {
+                Some(b"delta") if cursor.peek() == Some(b'{') => delta(payload, cursor, scan)?,
+                Some(b"text") => scan.content |= says(cursor)?,
+                Some(b"finish_reason") => scan.finished |= text(cursor)?.is_some(),
+                _ => {
+                    cursor.value()?;
+                }
+            }
             Ok(())
         })?;
         Ok(())
     })?;
     Ok(())
+}
+
+/// A delta: every member but the role may be a part of the answer, if there is anything in it.
+fn delta(payload: &[u8], cursor: &mut Cursor<'_>, scan: &mut EventScan) -> Result<(), JsonError> {
+    cursor.object(&mut |cursor, key| {
+        let counts = payload.get(key) != Some(b"role");
+        scan.content |= says(cursor)? && counts;
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// Whether a value says anything: an empty text, list or object does not.
+fn says(cursor: &mut Cursor<'_>) -> Result<bool, JsonError> {
+    Ok(match cursor.value()? {
+        (range, Kind::String | Kind::Array | Kind::Object) => range.len() > 2,
+        _ => false,
+    })
 }

@@ -1,6 +1,6 @@
 //! The content type of a form and the headers of its parts.
 
-use super::Fault;
+use super::{Fault, Field};
 
 /// The boundary of a content type. RFC 2046 allows more characters than these, but quoted only.
 pub fn boundary(content_type: &str) -> Option<String> {
@@ -70,8 +70,8 @@ fn unquote(quoted: &str) -> Option<(String, &str)> {
     }
 }
 
-/// Whether a part's header names it `model`. It begins with a line break and ends without.
-pub fn is_model(header: &[u8]) -> Result<bool, Fault> {
+/// Which field that matters a part's header names. It begins with a line break and ends without.
+pub fn field(header: &[u8]) -> Result<Option<Field>, Fault> {
     let header = std::str::from_utf8(header).map_err(|_| Fault::Malformed)?;
     let mut name = None;
     for line in header.split("\r\n").skip(1) {
@@ -83,7 +83,7 @@ pub fn is_model(header: &[u8]) -> Result<bool, Fault> {
         };
         match field.to_ascii_lowercase().as_str() {
             "content-disposition" if name.is_none() => name = Some(part_name(value)?),
-            "content-disposition" => return Err(Fault::Repeated),
+            "content-disposition" => return Err(Fault::Repeated(Field::Model)),
             "content-transfer-encoding" => {
                 let value = value.trim().to_ascii_lowercase();
                 if !["binary", "8bit", "7bit"].contains(&value.as_str()) {
@@ -95,10 +95,12 @@ pub fn is_model(header: &[u8]) -> Result<bool, Fault> {
             _ => {}
         }
     }
-    match name {
-        Some(name) if name == "model" => Ok(true),
-        Some(name) if name.trim().eq_ignore_ascii_case("model") => Err(Fault::Variant),
-        _ => Ok(false),
+    let name = name.unwrap_or_default();
+    let reads_as = |field: &Field| name.trim().eq_ignore_ascii_case(field.as_str());
+    match Field::ALL.into_iter().find(reads_as) {
+        Some(field) if field.as_str() == name => Ok(Some(field)),
+        Some(field) => Err(Fault::Variant(field)),
+        None => Ok(None),
     }
 }
 
@@ -113,8 +115,8 @@ fn part_name(disposition: &str) -> Result<String, Fault> {
     match (names.next(), names.next()) {
         (None, _) => Ok(String::new()),
         // `name*` is another spelling of `name` (RFC 5987), which RFC 7578 forbids here.
-        (Some((key, _)), _) if key == "name*" => Err(Fault::Variant),
-        (Some(_), Some(_)) => Err(Fault::Repeated),
+        (Some((key, _)), _) if key == "name*" => Err(Fault::Variant(Field::Model)),
+        (Some(_), Some(_)) => Err(Fault::Repeated(Field::Model)),
         (Some((_, name)), None) => Ok(name),
     }
 }

@@ -66,6 +66,49 @@ fn counts_up_to_2_to_the_53_and_null_are_accepted() {
 }
 
 #[test]
+fn reads_what_is_billed_by_the_piece() {
+    let images = |rest: &str| {
+        let call = call(&format!(r#"{{"model":"a"{rest}}}"#)).unwrap();
+        (call.answers, call.size.map(String::from))
+    };
+    assert_eq!(images(""), (1, None));
+    let (wide, size) = (Some("1024x1536".to_owned()), r#""size":"1024x1536""#);
+    assert_eq!(images(&format!(r#","n":4,{size}"#)), (4, wide.clone()));
+    assert_eq!(images(r#","size":"1024\u00781536","n":0"#), (1, wide));
+    assert_eq!(images(r#","n":null,"size":null"#), (1, None));
+    assert_eq!(images(r#","size":"""#), (1, Some(String::new())));
+    for odd in ["[1,2]", "7", "{}", "true"] {
+        assert_eq!(images(&format!(r#","size":{odd}"#)), (1, None));
+    }
+    let (longest, long) = ("x".repeat(MAX_SIZE), "x".repeat(MAX_SIZE + 1));
+    assert_eq!(
+        images(&format!(r#","size":"{longest}""#)),
+        (1, Some(longest))
+    );
+    assert_eq!(images(&format!(r#","size":"{long}""#)), (1, None));
+}
+
+#[test]
+fn characters_are_those_of_the_text() {
+    for (input, count) in [
+        (r#""""#, 0),
+        (r#""abc""#, 3),
+        (r#""你好, мир 🙂""#, 9),
+        (r#""a\n\"\\b""#, 5),
+        (r#""\u4f60\ud83d\ude42!""#, 3),
+        // No text: as it stands.
+        (r#"["ab","c"]"#, 10),
+        ("null", 4),
+    ] {
+        let body = format!(r#"{{"model":"a", "input" : {input} ,"voice":"x"}}"#);
+        let call = call(&body).unwrap();
+        assert_eq!(call.characters(body.as_bytes()), count, "{input}");
+    }
+    let body = r#"{"model":"a"}"#;
+    assert_eq!(call(body).unwrap().characters(body.as_bytes()), 0);
+}
+
+#[test]
 fn refuses_other_spellings_of_guarded_names() {
     let cases = [
         (r#""model":"b""#, "model"),
@@ -84,6 +127,8 @@ fn refuses_other_spellings_of_guarded_names() {
         (r#""Stream_Options":{}"#, "stream_options"),
         (r#""stream_opt\u0131ons":{}"#, "stream_options"),
         (r#""Input":[]"#, "input"),
+        (r#""Size":"1x1""#, "size"),
+        (r#""size":"1x1","size":"2x2""#, "size"),
         (r#""stream":true,"stream":true"#, "stream"),
         (r#""messages":[],"Messages":[]"#, "messages"),
         (
