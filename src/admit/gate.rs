@@ -27,9 +27,7 @@ pub async fn ask(
 ) -> Result<(Grant, Option<Hold>), Refusal> {
     let Some((ledger, Price { bill, prompt })) = paying else {
         let granted = limiter.admit(ask).await;
-        return granted
-            .map(|grant| (grant, None))
-            .map_err(Refusal::Limit);
+        return granted.map(|grant| (grant, None)).map_err(Refusal::Limit);
     };
     let mut asking = ledger.asking(bill);
     let mut said = limiter.admit_with(ask.clone(), Some(&mut asking)).await;

@@ -182,7 +182,11 @@ pub(crate) mod tests {
                 ..Payer::free()
             }),
         };
-        let directory = Directory::new([(KeyHash::of("sk-0123456789abcdef"), key)], Arc::default(), None);
+        let directory = Directory::new(
+            [(KeyHash::of("sk-0123456789abcdef"), key)],
+            Arc::default(),
+            None,
+        );
         let hint = KeyHint::of("sk-0123456789abcdef");
         let now = SystemTime::now();
         authenticate(&directory, "sk-0123456789abcdef", hint, None, now).unwrap()

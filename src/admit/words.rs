@@ -88,7 +88,9 @@ pub(super) fn shortage(caller: &Caller, shortage: &Shortage, currency: &str) -> 
                 Pays::Balance => account,
             };
             let what = match left {
-                0 => format!("Package {name} of account {account} is used up, expired or was never bought"),
+                0 => format!(
+                    "Package {name} of account {account} is used up, expired or was never bought"
+                ),
                 _ => format!(
                     "Package {name} of account {account} has {left} tokens left and this request may take {needed}"
                 ),
@@ -127,7 +129,9 @@ fn short(amount: Money) -> String {
     let text = amount.to_string();
     let end = text.trim_end_matches('0').len();
     // Six decimals are always there; the last two of them that are kept stand four before the end.
-    text.get(..end.max(text.len() - 4)).unwrap_or(&text).to_owned()
+    text.get(..end.max(text.len() - 4))
+        .unwrap_or(&text)
+        .to_owned()
 }
 
 fn rate(bucket: Option<Bucket>) -> u64 {
@@ -214,11 +218,18 @@ mod tests {
             "Package starter of account a is used up, expired or was never bought. Buy another, or switch the key to pay-as-you-go."
         );
         let package = said(billing::Reason::Package, 7, 100);
-        assert!(package.message.contains("has 7 tokens left and this request may take 100"));
+        assert!(
+            package
+                .message
+                .contains("has 7 tokens left and this request may take 100")
+        );
         let cap = said(billing::Reason::DailyCap, -5, 100);
         assert_eq!(cap.code, Code::SpendCapReached);
         assert!(cap.message.contains("0.00 CNY left"), "{}", cap.message);
-        assert_eq!(cap.resets_at, Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1)));
+        assert_eq!(
+            cap.resets_at,
+            Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1))
+        );
         assert_eq!(
             said(billing::Reason::Store, 0, 0).code,
             Code::TemporarilyUnavailable

@@ -88,9 +88,7 @@ impl Made {
         };
         for hash in old.into_iter().flatten().filter(|old| !new.contains(old)) {
             let shard = self.shard(&hash).write();
-            shard
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(&hash);
+            shard.unwrap_or_else(PoisonError::into_inner).remove(&hash);
         }
     }
 }

@@ -174,7 +174,10 @@ impl Asking {
             known.exposure = known.exposure.saturating_add(needed);
         }
         let wall = self.ledger.clock.now().wall;
-        Said::Held(self.bill.held_unseen(self.id, settings.calendar.period(wall)))
+        Said::Held(
+            self.bill
+                .held_unseen(self.id, settings.calendar.period(wall)),
+        )
     }
 }
 

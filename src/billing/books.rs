@@ -46,7 +46,10 @@ impl Ledger {
         let posted = self.seeds.entry(entry, note);
         let before = match &self.books {
             Books::Embedded(embedded) => {
-                match embedded.post(account, posted.clone(), once.cloned()).await? {
+                match embedded
+                    .post(account, posted.clone(), once.cloned())
+                    .await?
+                {
                     PostedOutcome::Now => None,
                     PostedOutcome::Before(id) => Some(id),
                 }

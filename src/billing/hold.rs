@@ -47,15 +47,21 @@ impl Hold {
         }
     }
 
-    /// Notes what was used so far, if enough of the answer has gone out since the last time, or long enough ago.
-    pub fn progress(&mut self, relayed: u64, now: Instant, due: impl FnOnce() -> Due) {
+    /// Whether what was used so far is to be noted: enough of the answer has gone out since the last time, or
+    /// that is long enough ago. The next time counts from here.
+    pub fn wants_note(&mut self, relayed: u64, now: Instant) -> bool {
         let much = relayed >= self.noted_bytes.saturating_add(NOTE_BYTES);
         if !much && now.saturating_duration_since(self.noted) < NOTE_TIME {
-            return;
+            return false;
         }
         self.noted = now;
         self.noted_bytes = relayed;
-        self.due = due();
+        self.held.is_some()
+    }
+
+    /// Notes what was used so far.
+    pub fn note(&mut self, due: Due) {
+        self.due = due;
         if let Some((held, ledger)) = &self.held {
             ledger.note(held, &self.due);
         }

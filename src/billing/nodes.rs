@@ -9,7 +9,7 @@ use super::seeds::Seeds;
 use crate::record::billing::BillingMetrics;
 use crate::store::link::Away;
 use ahash::AHashMap;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
@@ -34,6 +34,24 @@ const REMEMBERED: Duration = Duration::from_secs(15 * 60);
 
 /// Holds that one call renews or gives back.
 const SOME: usize = 256;
+
+/// The journal of a dead process.
+struct Found {
+    left: Left,
+    /// It is kept for [`REMEMBERED`] from then on: a failover may still lose what was sent of it.
+    since: Instant,
+    accounts: BTreeSet<Arc<str>>,
+}
+
+impl Found {
+    fn new(left: Left) -> Found {
+        Found {
+            left,
+            since: Instant::now(),
+            accounts: BTreeSet::new(),
+        }
+    }
+}
 
 /// This node's part in balances that many share.
 pub(super) struct Nodes {
@@ -203,8 +221,7 @@ impl Nodes {
         left: Vec<Left>,
         mut stopped: watch::Receiver<bool>,
     ) {
-        let mut left: Vec<(Left, Instant)> =
-            left.into_iter().map(|one| (one, Instant::now())).collect();
+        let mut left: Vec<Found> = left.into_iter().map(Found::new).collect();
         let (mut connection, mut compared, mut extended) = (0, Instant::now(), Instant::now());
         let mut replayed = false;
         let mut ticks = interval(Duration::from_millis(250));
@@ -222,7 +239,7 @@ impl Nodes {
             let now = self.shared.link.connections();
             let again = now != connection;
             if again || !replayed {
-                replayed = self.replay(&left).await;
+                replayed = self.replay(&mut left).await;
             }
             if again || compared.elapsed() >= COMPARE {
                 let within = if again { REMEMBERED } else { 6 * COMPARE };
@@ -235,13 +252,13 @@ impl Nodes {
                 extended = Instant::now();
             }
             if replayed {
-                left.retain(|(one, since)| {
-                    let done = since.elapsed() >= REMEMBERED;
-                    if done {
-                        one.applied();
+                for one in left.extract_if(.., |one| one.since.elapsed() >= REMEMBERED) {
+                    one.left.applied();
+                    for account in &one.accounts {
+                        // One that is not forgotten takes some bytes of Redis, and does no harm.
+                        let _ = self.shared.forget_epoch(account, one.left.epoch()).await;
                     }
-                    !done
-                });
+                }
             }
         }
     }
@@ -281,8 +298,13 @@ impl Nodes {
     }
 
     /// Sends what dead processes have left in their journals; true if Redis has all of it.
-    async fn replay(&self, left: &[(Left, Instant)]) -> bool {
-        for (one, _) in left {
+    async fn replay(&self, left: &mut [Found]) -> bool {
+        for Found {
+            left: one,
+            accounts,
+            ..
+        } in left
+        {
             // Accounts side by side would only make the memory grow: the journal is read once, in order.
             let mut waiting: AHashMap<Arc<str>, (u64, Vec<(u64, Arc<Charge>)>)> = AHashMap::new();
             for (nth, (seq, charge)) in one.charges(0).enumerate() {
@@ -293,7 +315,10 @@ impl Nodes {
                 let account = charge.held.account.clone();
                 if !waiting.contains_key(&account) {
                     match self.shared.mark(&account, one.epoch()).await {
-                        Ok(mark) => waiting.insert(account.clone(), (mark, Vec::new())),
+                        Ok(mark) => {
+                            accounts.insert(account.clone());
+                            waiting.insert(account.clone(), (mark, Vec::new()))
+                        }
                         Err(_) => return false,
                     };
                 }

@@ -6,7 +6,8 @@ use super::lines::{BATCH, Batch};
 use super::money::Money;
 use super::period::{Calendar, Period};
 use super::{
-    Bill, Charge, Drift, Entry, Once, Pays, PostError, Posted, Reason, Shortage, Statement, UsageRow, Used,
+    Bill, Charge, Drift, Entry, Once, Pays, PostError, Posted, Reason, Shortage, Statement,
+    UsageRow, Used,
 };
 use crate::clock::Clock;
 use crate::meter::usage::{Source, Usage};
@@ -182,7 +183,8 @@ impl Shared {
     /// The last charge of a journal that is applied to an account.
     pub(super) async fn mark(&self, account: &str, epoch: u64) -> Result<u64, Away> {
         let mut call = cmd("HGET");
-        call.arg(self.key(account, "a")).arg(format!("{epoch:016x}"));
+        call.arg(self.key(account, "a"))
+            .arg(format!("{epoch:016x}"));
         match self.link.call(Function::Command, &call).await? {
             Value::Nil => Ok(0),
             said => {
@@ -195,7 +197,8 @@ impl Shared {
     /// Forgets a journal that is done with.
     pub(super) async fn forget_epoch(&self, account: &str, epoch: u64) -> Result<(), Away> {
         let mut call = cmd("HDEL");
-        call.arg(self.key(account, "a")).arg(format!("{epoch:016x}"));
+        call.arg(self.key(account, "a"))
+            .arg(format!("{epoch:016x}"));
         self.link.call(Function::Command, &call).await.map(drop)
     }
 
@@ -376,9 +379,8 @@ impl Shared {
 
     async fn pairs(&self, call: &Cmd) -> Result<Vec<(String, String)>, Away> {
         let said = self.link.call(Function::Command, call).await?;
-        let pair = |name: &Value, value: &Value| {
-            Some((text(name)?.to_owned(), text(value)?.to_owned()))
-        };
+        let pair =
+            |name: &Value, value: &Value| Some((text(name)?.to_owned(), text(value)?.to_owned()));
         let pairs: Option<Vec<_>> = match &said {
             Value::Array(values) => values
                 .chunks(2)
@@ -387,7 +389,10 @@ impl Shared {
                     _ => None,
                 })
                 .collect(),
-            Value::Map(pairs) => pairs.iter().map(|(name, value)| pair(name, value)).collect(),
+            Value::Map(pairs) => pairs
+                .iter()
+                .map(|(name, value)| pair(name, value))
+                .collect(),
             _ => None,
         };
         pairs.ok_or_else(|| self.link.misunderstood())

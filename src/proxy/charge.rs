@@ -1,11 +1,12 @@
-//! Who calls, and what the call is charged to: the key, the limits.
+//! Who calls, and what the call is charged to: the key, the limits, the money.
 
 use super::context::{Body, Context, Forward};
-use super::due::{estimated, used};
+use super::due::{estimated, prompt_due, used};
 use super::request::{Refusal, Step};
-use crate::admit::{Admission, Permit, admit};
+use crate::admit::{self, Admission, Permit, gate};
 use crate::auth::secret::KeyHint;
 use crate::auth::{Caller, anonymous, authenticate, credential, missing};
+use crate::billing::Bill;
 use crate::catalog::due::Estimate;
 use crate::id::next_random;
 use crate::limit::bucket;
@@ -49,7 +50,7 @@ pub(super) fn not_a_flood(ctx: &Context) -> Result<(), Rejection> {
     .retry_after(Some(wait)))
 }
 
-/// Asks the limits, and readies the request for its way upstream.
+/// Asks limits and money, and readies the request for its way upstream.
 pub(super) async fn charged(
     session: &Session,
     ctx: &mut Context,
@@ -61,24 +62,62 @@ pub(super) async fn charged(
     let read = Instant::now();
     let plan = &caller.key().plan;
     let model = &permit.model().model;
+    // What has no key has no account either.
+    let ledger = ctx.snapshot.ledger.clone();
+    let ledger = ledger.filter(|_| !caller.is_anonymous());
     // Where nobody counts tokens, the prompt is not read for them.
-    let estimate = match plan.limits.counts_tokens() || !model.price.is_free() {
+    let estimate = match plan.limits.counts_tokens() || ledger.is_some() {
         true => estimated(operation, &body, &model.price, model.context_length),
         false => Estimate::default(),
     };
     let prompt = estimate.prompt.package_tokens();
     let ask = permit.ask(&caller, estimate.whole.package_tokens());
-    let limiter = ctx.snapshot.limiter.clone();
-    let said = limiter.admit(ask).await;
-    ctx.reading = Some(match &said {
-        Ok(grant) => grant.reading(),
-        Err(denial) => {
-            ctx.snapshot.recorder.refused(plan.place, denial.reason);
-            denial.reading
-        }
+    let paying = ledger.as_ref().map(|ledger| {
+        let bill = Bill {
+            payer: caller.key().payer.clone(),
+            model: permit.model().id.clone(),
+            money: estimate.whole.cost,
+            tokens: estimate.whole.package_tokens(),
+        };
+        let prompt = estimate.prompt;
+        (ledger, gate::Price { bill, prompt })
     });
-    let admission = admit(&caller, permit, said, next_random())?;
+    let limiter = ctx.snapshot.limiter.clone();
+    let said = gate::ask(&limiter, ask, paying).await;
+    ctx.reading = match &said {
+        Ok((grant, _)) => Some(grant.reading()),
+        Err(admit::Refusal::Limit(denial)) => {
+            ctx.snapshot.recorder.refused(plan.place, denial.reason);
+            Some(denial.reading)
+        }
+        // The limits were not charged, and are asked where they stand when the answer goes out.
+        Err(admit::Refusal::Money(_)) => None,
+    };
+    let currency = &ctx.snapshot.currency;
+    let admission = admit::admit(&caller, permit, said, next_random(), currency)?;
     Ok(forward(session, admission, operation, body, prompt, read))
+}
+
+/// The provider gets the request now: from here on at least its prompt is due.
+pub(super) fn begun(forward: &mut Forward) {
+    if forward.admission.hold().is_some() {
+        let due = prompt_due(forward);
+        if let Some(hold) = forward.admission.hold() {
+            hold.begun(due);
+        }
+    }
+}
+
+/// Writes down what a stream has used so far, now and then.
+pub(super) fn noted(forward: &mut Forward, now: Instant) {
+    let relayed = forward.relayed;
+    let wanted = forward.admission.hold();
+    if wanted.is_some_and(|hold| hold.wants_note(relayed, now)) {
+        let (due, _) = used(forward, None);
+        if let Some(hold) = forward.admission.hold() {
+            hold.note(due);
+        }
+    }
 }
 
 fn forward(
@@ -105,18 +144,28 @@ fn forward(
         stream: None,
         held: None,
         answered: None,
+        settled: false,
+        cost: None,
     }))
 }
 
-/// Tells the limits what a request used, once: before the last byte of its answer goes out, so that
-/// who asks again after it finds room; or when the request has ended in any other way. `failed` is
+/// Tells limits and money what a request used, once: before the last byte of its answer goes out, so that
+/// who asks again after it finds room and no charge is lost; or when the request has ended in any other way. `failed` is
 /// why there is no answer of the provider's, if there is none.
 pub(super) fn settle(ctx: &mut Context, failed: Option<Code>) {
     let Some(forward) = ctx.forward.as_deref_mut() else {
         return;
     };
-    let (due, _) = used(forward, failed);
+    if forward.settled {
+        return;
+    }
+    forward.settled = true;
+    let (due, source) = used(forward, failed);
     forward
         .admission
         .settle(due.package_tokens().min(bucket::MOST));
+    if let Some(hold) = forward.admission.hold() {
+        let cost = hold.settle(due, source);
+        forward.cost = cost.zip(source);
+    }
 }

@@ -5,11 +5,13 @@ use super::upload::Upload;
 use crate::admit::Admission;
 use crate::auth::Caller;
 use crate::auth::secret::KeyHint;
+use crate::billing::money::Money;
 use crate::catalog::Found;
 use crate::downstream::Exchange;
 use crate::id::RequestId;
 use crate::limit::Reading;
 use crate::meter::Meter;
+use crate::meter::usage::Source;
 use crate::record::event::Outcome;
 use crate::rejection::Rejection;
 use crate::route::{Api, Endpoint, Operation};
@@ -100,6 +102,10 @@ pub struct Forward {
     pub held: Option<BytesMut>,
     /// When the provider's header had come.
     pub answered: Option<Instant>,
+    /// Limits and money were told what it used.
+    pub settled: bool,
+    /// What was taken from the balance for it, and how sure that is.
+    pub cost: Option<(Money, Source)>,
 }
 
 /// The body of a forwarded request.

@@ -25,10 +25,17 @@ pub(super) fn estimated(
     asked(operation, body, prompt).estimate(price, context)
 }
 
+/// What is due if nothing more than its prompt is ever known, by the price that it was admitted with.
+pub(super) fn prompt_due(forward: &Forward) -> Due {
+    let price = &forward.admission.model().model.price;
+    let asked = asked(forward.operation, &forward.body, forward.prompt);
+    asked.estimate(price, None).prompt
+}
+
 /// What a request has cost as far as is known by now, by the price that it was admitted with, and
 /// how sure that is. `failed` is why there is no answer of the provider's, or no whole one.
 pub(super) fn used(forward: &Forward, failed: Option<Code>) -> (Due, Option<Source>) {
-    let model = &forward.admission.model().model;
+    let price = &forward.admission.model().model.price;
     let asked = asked(forward.operation, &forward.body, forward.prompt);
     // A provider that has stopped sending, or whose client has left, has worked.
     let worked = matches!(failed, None | Some(Code::UpstreamTimeout));
@@ -40,7 +47,7 @@ pub(super) fn used(forward: &Forward, failed: Option<Code>) -> (Due, Option<Sour
             Body::Json { .. } | Body::Empty => true,
         };
         let begun = worked && sent && forward.attempts > 0 && forward.answered.is_none();
-        let due = asked.estimate(&model.price, None).prompt;
+        let due = asked.estimate(price, None).prompt;
         return match begun && due != Due::default() {
             true => (due, Some(Source::Estimated)),
             false => (Due::default(), None),
@@ -52,7 +59,7 @@ pub(super) fn used(forward: &Forward, failed: Option<Code>) -> (Due, Option<Sour
         begun: forward.relayed > 0,
         failed: !worked,
     };
-    asked.used(&answered, &model.price)
+    asked.used(&answered, price)
 }
 
 /// Tokens of the answer that were passed on, as far as one can tell.

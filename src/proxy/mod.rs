@@ -90,7 +90,10 @@ impl ProxyHttp for Proxy {
         ctx: &mut Context,
     ) -> Result<()> {
         match &mut ctx.forward {
-            Some(forward) => dress::for_provider(forward, ctx.exchange.as_deref(), header),
+            Some(forward) => {
+                charge::begun(forward);
+                dress::for_provider(forward, ctx.exchange.as_deref(), header)
+            }
             None => Ok(()),
         }
     }

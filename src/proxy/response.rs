@@ -1,6 +1,6 @@
 //! From the provider's header to the last byte: what is passed on, what is metered, what is ours to say.
 
-use super::charge::settle;
+use super::charge::{noted, settle};
 use super::context::{Active, Context, Forward};
 use super::form::{is_stream, metered};
 use super::headers::{X_ACCEL_BUFFERING, downward, take_response};
@@ -195,6 +195,9 @@ pub fn pass(
     let says = body.as_ref().is_some_and(|chunk| !chunk.is_empty());
     if says && forward.stream.is_some() && ctx.first_event.is_none() {
         ctx.first_event = Some(Instant::now());
+    }
+    if forward.stream.is_some() {
+        noted(forward, Instant::now());
     }
     let whole = forward.meter.as_ref().is_some_and(Meter::is_whole);
     if last {

@@ -141,6 +141,11 @@ fn write_line(event: &Event, clock: &mut Clock, lines: &mut Vec<u8>) {
     line.number("cached_tokens", tokens.map(|usage| usage.cached_input));
     line.number("output_tokens", tokens.map(|usage| usage.output));
     line.maybe_text("usage", event.usage.map(|(_, source)| source.as_str()));
+    match event.cost {
+        Some((cost, _)) => line.plain("cost", format_args!("{cost}")),
+        None => line.raw("cost", b"null"),
+    }
+    line.maybe_text("charge", event.cost.map(|(_, source)| source.as_str()));
     line.millis("duration_ms", Some(event.total));
     line.millis("first_byte_ms", event.first_byte);
     line.millis("overhead_ms", event.overhead);

@@ -66,7 +66,10 @@ impl BillingMetrics {
                 "tollgate_journal_failing",
                 "1 while the journal cannot be written and requests that cost are refused",
             )?,
-            holds: gauge("tollgate_holds", "Requests in flight that something is held for")?,
+            holds: gauge(
+                "tollgate_holds",
+                "Requests in flight that something is held for",
+            )?,
         })
     }
 }

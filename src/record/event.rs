@@ -1,6 +1,7 @@
 //! One struct a request, from which both the log line and the metrics are made.
 
 use crate::auth::secret::KeyHint;
+use crate::billing::money::Money;
 use crate::id::RequestId;
 use crate::meter::usage::{Source, Usage};
 use crate::rejection::Code;
@@ -62,6 +63,8 @@ pub struct Event {
     pub stream: bool,
     /// Tokens, and how sure they are.
     pub usage: Option<(Usage, Source)>,
+    /// What was taken from the balance, and how sure that is.
+    pub cost: Option<(Money, Source)>,
     /// From the request's header to the end of the answer.
     pub total: Duration,
     /// From the request's header to the answer's first byte.

@@ -5,7 +5,8 @@ use crate::auth::secret::KeyHash;
 use crate::billing::ledger::Ledger;
 use crate::catalog::{Catalog, Model, Price, Status, Upstream};
 use crate::config::{
-    Api as ConfigApi, Config, ErrorDialect, Modality, ModelStatus, Provider as ConfigProvider, ProviderApi, ResetFormat, Secret,
+    Api as ConfigApi, Config, ErrorDialect, Modality, ModelStatus, Provider as ConfigProvider,
+    ProviderApi, ResetFormat, Secret,
 };
 use crate::limit::flood::Flood;
 use crate::limit::limiter::Limiter;

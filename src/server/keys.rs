@@ -185,10 +185,7 @@ impl Keys {
                 disabled: record.disabled,
             })
         };
-        let mut keys = vec![(
-            hash(&record.hash)?,
-            self.key(plan, own(record.expires)?)?,
-        )];
+        let mut keys = vec![(hash(&record.hash)?, self.key(plan, own(record.expires)?)?)];
         if let Some(old) = &record.retiring {
             let until = record.expires.unwrap_or(u64::MAX).min(old.until);
             keys.push((hash(&old.hash)?, self.key(plan, own(Some(until))?)?));
@@ -236,7 +233,11 @@ impl Keys {
 
 /// The id of a key of the file, by its hash.
 pub(super) fn file_id(hash: &[u8; 32]) -> Arc<str> {
-    let digits: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let digits: String = hash
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("key_{digits}").into()
 }
 

@@ -24,7 +24,6 @@ use crate::wire::error::Dialect;
 use arc_swap::ArcSwap;
 use build::DemoAccess;
 use keys::Keys;
-use stores::Stores;
 use pingora::apps::HttpServerOptions;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
@@ -33,6 +32,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
+use stores::Stores;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep, timeout};
@@ -115,8 +115,8 @@ pub async fn start(config: &Config, log: impl Write + Send + 'static) -> Result<
     let Stores {
         limiter,
         ledger,
-        registry,
-        link,
+        registry: _registry,
+        link: _link,
         ended,
     } = stores::start(config, &metrics, &keys, finished).await?;
     let charging = ledger

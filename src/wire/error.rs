@@ -176,7 +176,10 @@ mod tests {
         let at = std::time::UNIX_EPOCH + Duration::from_secs(1_796_140_800);
         let rejection = Rejection::new(Code::SpendCapReached, "Over.").resets_at(Some(at));
         let openai = Dialect::default().envelope(&rejection, Api::OpenAi, "req_1");
-        assert_eq!(parsed(&openai)["error"]["resets_at"], "2026-12-01T16:00:00Z");
+        assert_eq!(
+            parsed(&openai)["error"]["resets_at"],
+            "2026-12-01T16:00:00Z"
+        );
         let anthropic = Dialect::default().envelope(&rejection, Api::Anthropic, "req_1");
         let details = &parsed(&anthropic)["error"]["details"];
         assert_eq!(details["resets_at"], "2026-12-01T16:00:00Z");

@@ -2,11 +2,13 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use tempfile::TempDir;
 use tollgate::config::{Config, parse};
 use tollgate::server::{Running, start};
 
@@ -31,6 +33,8 @@ pub struct Gateway {
     pub metrics: Option<SocketAddr>,
     pub running: Running,
     log: Log,
+    /// Its store, where the configuration names none.
+    _store: TempDir,
 }
 
 impl Gateway {
@@ -48,7 +52,13 @@ impl Gateway {
 
     pub async fn from(config: &Config) -> Gateway {
         let log = Log::default();
-        let running = match start(config, log.clone()).await {
+        let store = TempDir::with_prefix("tollgate-").expect("a directory");
+        let mut config = config.clone();
+        if config.store.path == Path::new("./data") {
+            // Gateways side by side must not share it.
+            config.store.path = store.path().to_owned();
+        }
+        let running = match start(&config, log.clone()).await {
             Ok(running) => running,
             Err(message) => panic!("the gateway does not start: {message}"),
         };
@@ -59,6 +69,7 @@ impl Gateway {
             metrics: running.metrics,
             running,
             log,
+            _store: store,
         }
     }
 

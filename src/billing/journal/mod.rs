@@ -213,6 +213,11 @@ impl Journal {
         )
     }
 
+    /// The number of the last record: every charge after it will have a higher one.
+    pub fn last(&self) -> u64 {
+        self.shared.lock().last()
+    }
+
     /// Every charge with a sequence number up to `upto` is in the store for good.
     pub fn applied(&self, upto: u64) {
         self.shared.applied.fetch_max(upto, Ordering::AcqRel);

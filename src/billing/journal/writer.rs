@@ -150,6 +150,11 @@ impl Writer {
         })
     }
 
+    /// The number of the last record.
+    pub fn last(&self) -> u64 {
+        self.next - 1
+    }
+
     /// Writes a hold.
     pub fn reserve(&mut self, frame: &mut Unsealed<'_>, id: u64, due: Due) -> io::Result<()> {
         self.append(frame)?;
