@@ -14,6 +14,7 @@ struct Disk {
     left: AtomicU64,
     unsyncable: AtomicBool,
     uncuttable: AtomicBool,
+    unopenable: AtomicBool,
 }
 
 struct OnDisk(Arc<Disk>, Arc<dyn Storage>);
@@ -48,10 +49,14 @@ fn disk(left: u64) -> (Arc<Disk>, Rules) {
         left: left.into(),
         unsyncable: false.into(),
         uncuttable: false.into(),
+        unopenable: false.into(),
     });
     let (of_it, real) = (disk.clone(), files());
     let opener: writer::Opener =
-        Arc::new(move |path| Ok(Arc::new(OnDisk(of_it.clone(), real(path)?))));
+        Arc::new(move |path| match of_it.unopenable.load(Ordering::SeqCst) {
+            false => Ok(Arc::new(OnDisk(of_it.clone(), real(path)?))),
+            true => Err(io::Error::other("too many open files")),
+        });
     (disk, Rules { opener, ..rules() })
 }
 
@@ -164,4 +169,41 @@ fn a_disk_that_does_not_sync_is_failing() {
         segments(dir.path()),
         [Named::new(&folder, journal.epoch(), 1).path]
     );
+}
+
+#[test]
+fn a_segment_that_cannot_be_begun_is_begun_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, mut rules) = disk(10_000_000);
+    rules.segment = 400;
+    let (journal, _) = Journal::open_with(dir.path(), rules).unwrap();
+    let both = |id| {
+        journal.reserve(&held(id), &due(10)).unwrap();
+        journal.settle(charge(id, 20));
+    };
+    disk.unopenable.store(true, Ordering::SeqCst);
+    (1..20).for_each(both);
+    assert!(!journal.failing());
+    assert_eq!(segments(dir.path()).len(), 1);
+    disk.unopenable.store(false, Ordering::SeqCst);
+    (20..40).for_each(both);
+    assert!(segments(dir.path()).len() > 2);
+    assert_eq!(journal.charges(0).count(), 39);
+    let full = || journal.shared.lock().segments().last().unwrap().1 >= 400;
+    let filled = (40..)
+        .find(|id| {
+            full() || {
+                both(*id);
+                false
+            }
+        })
+        .unwrap() as usize;
+    // No room for a header: nothing of it is left, and what was written is read.
+    disk.left.store(10, Ordering::SeqCst);
+    let before = segments(dir.path());
+    assert_eq!(journal.reserve(&held(99), &due(10)), Err(Full));
+    assert_eq!(segments(dir.path()), before);
+    let dead = killed(dir.path());
+    let (_, lefts) = start(dead.path());
+    assert_eq!(lefts[0].charges(0).count(), filled - 1);
 }

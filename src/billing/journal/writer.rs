@@ -2,6 +2,7 @@
 
 use super::folder::Named;
 use super::record::{self, Unsealed};
+use super::recovery::remove;
 use crate::billing::{Charge, Due};
 use ahash::AHashMap;
 use std::collections::VecDeque;
@@ -81,6 +82,8 @@ pub struct Writer {
     opener: Opener,
     /// Bytes after which a segment is closed.
     limit: u64,
+    /// Bytes after which the current segment is.
+    full: u64,
     /// The number of the next record.
     next: u64,
     file: Arc<dyn Storage>,
@@ -134,6 +137,7 @@ impl Writer {
             epoch,
             opener,
             limit,
+            full: limit,
             next: 1,
             file,
             current,
@@ -182,8 +186,14 @@ impl Writer {
 
     fn append(&mut self, frame: &mut Unsealed<'_>) -> io::Result<u64> {
         self.mend()?;
-        if self.current.length >= self.limit && self.next > self.current.named.first {
-            self.roll()?;
+        if self.current.length >= self.full && self.next > self.current.named.first {
+            self.full = self.limit;
+            if let Err(error) = self.roll() {
+                // No file descriptor is free, perhaps: no reason to refuse what this one has room for.
+                self.full += self.current.length;
+                let folder = self.folder.display();
+                log::warn!("`{folder}`: cannot begin another segment yet: {error}");
+            }
         }
         let seq = self.next;
         let bytes = frame.seal(seq);
@@ -325,8 +335,12 @@ impl Writer {
 fn begin(opener: &Opener, named: Named) -> io::Result<(Segment, Arc<dyn Storage>)> {
     let file = opener(&named.path)?;
     // What an attempt before left: it holds no record.
-    file.cut(0)?;
-    file.append(&record::header(named.epoch))?;
+    let begun = file.cut(0);
+    if let Err(error) = begun.and_then(|()| file.append(&record::header(named.epoch))) {
+        // In vain, perhaps: recovery deletes what has no header.
+        let _ = remove(&named.path);
+        return Err(error);
+    }
     let segment = Segment {
         named,
         length: record::HEADER as u64,
