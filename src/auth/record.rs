@@ -92,6 +92,8 @@ pub struct AccountRecord {
 }
 
 /// What is kept.
+// Few are ever held at a time, most of them keys.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Record {

@@ -92,8 +92,12 @@ impl Ledger {
         let (journal, left) = Journal::open(dir)?;
         let embedded = Embedded::open(db)?;
         for one in &left {
-            let replayed = embedded.replay(one.epoch(), one.charges(0));
+            let mut charges = one.charges(0);
+            let replayed = embedded.replay(one.epoch(), charges.by_ref());
             let replayed = replayed.map_err(|error| error.to_string())?;
+            if let Some(error) = charges.error() {
+                return Err(format!("store.path: {error}"));
+            }
             metrics.replayed.inc_by(replayed);
             one.applied();
         }

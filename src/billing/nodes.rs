@@ -35,6 +35,17 @@ const REMEMBERED: Duration = Duration::from_secs(15 * 60);
 /// Holds that one call renews or gives back.
 const SOME: usize = 256;
 
+/// Charges with their numbers, in order.
+type Waiting = Vec<(u64, Arc<Charge>)>;
+
+/// Whether a journal could be read to its end. What it could not give must not be taken for nothing.
+fn readable(error: Option<&str>) -> bool {
+    if let Some(error) = error {
+        log::error!("the journal cannot be read, and is tried again: {error}");
+    }
+    error.is_none()
+}
+
 /// The journal of a dead process.
 struct Found {
     left: Left,
@@ -196,14 +207,16 @@ impl Nodes {
         let mark = self.shared.mark(&line.account, journal.epoch()).await?;
         let (account, journal) = (line.account.clone(), journal.clone());
         let read = spawn_blocking(move || {
-            let charges = journal.charges(mark);
-            charges
+            let mut charges = journal.charges(mark);
+            let found = charges
+                .by_ref()
                 .take_while(|(seq, _)| *seq <= upto)
                 .filter(|(_, charge)| charge.held.account == account)
                 .map(|(seq, charge)| (seq, Arc::new(charge)))
-                .collect::<Vec<_>>()
+                .collect::<Waiting>();
+            readable(charges.error()).then_some(found)
         });
-        let charges = read.await.map_err(|_| Away::Failed)?;
+        let charges = read.await.ok().flatten().ok_or(Away::Failed)?;
         log::warn!(
             "store: Redis has lost {} charges of account {}; they are sent again from the journal",
             charges.len(),
@@ -306,8 +319,9 @@ impl Nodes {
         } in left
         {
             // Accounts side by side would only make the memory grow: the journal is read once, in order.
-            let mut waiting: AHashMap<Arc<str>, (u64, Vec<(u64, Arc<Charge>)>)> = AHashMap::new();
-            for (nth, (seq, charge)) in one.charges(0).enumerate() {
+            let mut waiting: AHashMap<Arc<str>, (u64, Waiting)> = AHashMap::new();
+            let mut read = one.charges(0);
+            for (nth, (seq, charge)) in read.by_ref().enumerate() {
                 if nth % SOME == 0 {
                     // Files are read here: others want to run as well.
                     yield_now().await;
@@ -335,6 +349,9 @@ impl Nodes {
                         Err(_) => return false,
                     }
                 }
+            }
+            if !readable(read.error()) {
+                return false;
             }
             for (account, (mark, charges)) in waiting {
                 let sent = self.send_left(&account, one.epoch(), mark, &charges);

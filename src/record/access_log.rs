@@ -305,6 +305,7 @@ mod tests {
             status,
             outcome: Outcome::Rejected(Code::UpstreamError),
             stream: false,
+            cost: None,
             usage: None,
             total: Duration::from_micros(1234),
             first_byte: None,

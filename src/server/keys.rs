@@ -132,7 +132,7 @@ impl Keys {
     /// A key that was made or changed at run time: from now on requests go by it. `account` is its account, if that
     /// was made at run time too.
     pub(super) fn changed(&self, record: &KeyRecord, account: Option<&AccountRecord>) {
-        let keys = match (record.revoked, self.from_record(record, account)) {
+        let keys = match (record.revoked, self.made_of(record, account)) {
             (Some(_), _) => Vec::new(),
             (None, Some(keys)) => keys,
             (None, None) => {
@@ -146,7 +146,7 @@ impl Keys {
         self.made.replace(&record.id, keys);
     }
 
-    fn from_record(
+    fn made_of(
         &self,
         record: &KeyRecord,
         account: Option<&AccountRecord>,
