@@ -5,7 +5,7 @@ use crate::auth::secret::KeyHash;
 use crate::auth::{Glob, Key, Plan};
 use crate::catalog::{Catalog, Model, Price, Status, Upstream};
 use crate::config::{
-    Api as ConfigApi, Config, ErrorDialect, Modality, ModelStatus, PlanScope,
+    Api as ConfigApi, Config, DisconnectBilling, ErrorDialect, Modality, ModelStatus, PlanScope,
     Provider as ConfigProvider, ProviderApi, ResetFormat, Secret,
 };
 use crate::limit::bucket::Bucket;
@@ -162,8 +162,7 @@ fn model(model: &crate::config::Model) -> Model {
         status,
         upstreams,
         price,
-        // Takes effect with billing.
-        on_disconnect: _,
+        on_disconnect,
     } = model;
     Model {
         index: 0,
@@ -198,6 +197,7 @@ fn model(model: &crate::config::Model) -> Model {
             })
             .collect(),
         price: self::price(price),
+        drain: *on_disconnect == DisconnectBilling::Drain,
     }
 }
 
