@@ -1,8 +1,5 @@
 //! [`Downstream`]: Pingora's session trait over Pingora's own HTTP/1.1 and HTTP/2 sessions.
 //!
-//! Longer than a file should be: the trait has forty methods, most of which only choose between the
-//! two sessions.
-//!
 //! Above 400 lines because a trait is implemented in one place, and this one has forty methods.
 
 use super::silence::{Silence, Verdict};
@@ -217,7 +214,7 @@ fn ends(task: &HttpTask) -> bool {
 }
 
 /// The header that an answer begins with.
-fn begins(task: &HttpTask) -> Option<&Box<ResponseHeader>> {
+fn begins(task: &HttpTask) -> Option<&ResponseHeader> {
     match task {
         HttpTask::Header(header, _) if !header.status.is_informational() => Some(header),
         _ => None,
@@ -396,7 +393,7 @@ impl Session for Downstream {
             let fails = tasks.iter().any(|task| matches!(task, HttpTask::Failed(_)));
             let end = tasks.iter().any(ends);
             // It matters on, even if it cannot be written.
-            let header = tasks.iter().find_map(begins).cloned();
+            let header = tasks.iter().find_map(begins).cloned().map(Box::new);
             match self.write_tasks(tasks).await {
                 // With a failure of the upstream's the answer ends anyway.
                 Err(error) if !fails => self.left(error)?,
