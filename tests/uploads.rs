@@ -286,6 +286,33 @@ async fn a_second_model_never_reaches_the_provider_whole() {
 }
 
 #[tokio::test]
+async fn what_is_billed_by_is_said_once_and_plainly() {
+    let (provider, gateway, mut client) = start("").await;
+    let model = field("model", "hear");
+    for (fields, refusal, param) in [
+        (
+            field("size", "1x1") + &field("size", "2x2"),
+            "duplicate_field",
+            "size",
+        ),
+        (field("n", "1") + &field("n", "10"), "duplicate_field", "n"),
+        (field("N", "10"), "duplicate_field", "n"),
+        (field("n", "ten"), "invalid_value", "n"),
+    ] {
+        let body = format!("{fields}{model}{}", ends());
+        let answer = post(&mut client, body.as_bytes()).await;
+        assert_eq!(code(&answer), (400, json!(refusal)), "{fields}");
+        assert_eq!(answer.json()["error"]["param"], param);
+        client = Client::connect(gateway.addr).await;
+    }
+    assert_eq!(provider.count(), 0);
+    let fields = field("n", "2") + &field("size", "1024x1024");
+    let body = format!("{model}{}x\r\n{fields}{}", file_begins(), ends());
+    let answer = post(&mut client, body.as_bytes()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+#[tokio::test]
 async fn what_is_no_form_or_names_no_model() {
     let _shared = MEMORY.read().await;
     let (provider, _gateway, mut client) = start("").await;

@@ -79,6 +79,8 @@ pub struct Model {
     pub upstreams: Vec<Upstream>,
     /// What it costs.
     pub price: Price,
+    /// Its answers are read to their end, and billed whole, though the client has left.
+    pub drain: bool,
 }
 
 /// Id of the catch-all model: ids that are not listed go to its upstreams as they are.
@@ -211,6 +213,7 @@ pub(crate) mod tests {
             status: Status::Active,
             upstreams: Vec::new(),
             price: Price::default(),
+            drain: false,
         }
     }
 

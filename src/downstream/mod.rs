@@ -7,7 +7,8 @@
 //!   its size (Pingora's own replay buffer ends at 64 KiB);
 //! - while the upstream is silent, the wait is timed: keepalives go to the client, and the
 //!   first-byte and idle limits end it. One timer serves all of it, and data does not touch it;
-//! - a body of which the beginning was looked at goes on from that beginning.
+//! - a body of which the beginning was looked at goes on from that beginning;
+//! - an answer may be read to its end after its client has left ([`Exchange::set_drain`]).
 //!
 //! The proxy's context and the session meet in an [`Exchange`], handed over through a task-local,
 //! since Pingora builds both out of each other's reach.
@@ -39,6 +40,8 @@ pub struct Exchange {
     pub fault: Option<Fault>,
     changes: AtomicU32,
     last: AtomicBool,
+    drain: AtomicBool,
+    left: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -81,6 +84,8 @@ impl Exchange {
             fault,
             changes: AtomicU32::new(1),
             last: AtomicBool::new(false),
+            drain: AtomicBool::new(false),
+            left: AtomicBool::new(false),
             state: Mutex::default(),
         })
     }
@@ -123,6 +128,17 @@ impl Exchange {
     /// Lets the connection end with this exchange; to be said before the answer's header goes out.
     pub fn close_after(&self) {
         self.last.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the upstream's answer is read to its end though the client leaves once its request is
+    /// whole: what would have been sent is then dropped. The limits of the upstream's silence hold on.
+    pub fn set_drain(&self, drain: bool) {
+        self.drain.store(drain, Ordering::Relaxed);
+    }
+
+    /// Whether the client has left while its answer is read to the end.
+    pub fn client_left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
     }
 
     /// Counts the changes of what the session's timer depends on.

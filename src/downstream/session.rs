@@ -1,8 +1,5 @@
 //! [`Downstream`]: Pingora's session trait over Pingora's own HTTP/1.1 and HTTP/2 sessions.
 //!
-//! Longer than a file should be: the trait has forty methods, most of which only choose between the
-//! two sessions.
-//!
 //! Above 400 lines because a trait is implemented in one place, and this one has forty methods.
 
 use super::silence::{Silence, Verdict};
@@ -78,6 +75,10 @@ pub struct Downstream {
     finished: bool,
     /// A keepalive was being written when the answer went on: its end may be missing.
     interrupted: bool,
+    /// The client has left, and the answer is read to its end without it: nothing is written any more.
+    absent: bool,
+    /// The header of an answer that had not begun then.
+    unsent: Option<Box<ResponseHeader>>,
     /// Stands in for the request, where it may be changed, while the session is being dropped.
     empty: Option<Box<RequestHeader>>,
 }
@@ -104,6 +105,8 @@ impl Downstream {
             changes: 0,
             finished: false,
             interrupted: false,
+            absent: false,
+            unsent: None,
             empty: None,
         })
     }
@@ -128,7 +131,7 @@ impl Downstream {
             Instant::now(),
             state.patience.as_ref(),
             answering,
-            state.keepalive.is_some(),
+            state.keepalive.is_some() && !self.absent,
         )
     }
 
@@ -153,6 +156,44 @@ impl Downstream {
         }
     }
 
+    /// The client is gone, as this error of its connection says: the error, or the answer goes on
+    /// without the client.
+    fn left(&mut self, error: Box<Error>) -> Result<()> {
+        if !self.exchange.drain.load(Ordering::Relaxed) {
+            return Err(error);
+        }
+        self.absent = true;
+        self.exchange.left.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Takes a piece of the answer that nobody is there to read; true at its end.
+    fn drop_task(&mut self, task: HttpTask) -> Result<bool> {
+        Ok(match task {
+            HttpTask::Header(header, end) => {
+                self.drop_header(header);
+                end
+            }
+            HttpTask::Body(_, end) | HttpTask::UpgradedBody(_, end) => end,
+            HttpTask::Trailer(_) | HttpTask::Done => true,
+            HttpTask::Failed(error) => return Err(error),
+        })
+    }
+
+    fn drop_header(&mut self, header: Box<ResponseHeader>) {
+        if !header.status.is_informational() {
+            self.unsent = Some(header);
+        }
+    }
+
+    async fn write_tasks(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
+        self.mend().await?;
+        if let Some(Wire::H1(wire)) = &mut self.wire {
+            wire.set_close_on_response_before_downstream_finish(true);
+        }
+        on_wire!(self, wire => wire.response_duplex_vec(tasks).await)
+    }
+
     /// Closes a keepalive of which only the beginning may have been written: an empty line ends it
     /// as a comment, and alone it means nothing.
     async fn mend(&mut self) -> Result<()> {
@@ -160,6 +201,23 @@ impl Downstream {
             on_wire!(self, wire => wire.mend().await)?;
         }
         Ok(())
+    }
+}
+
+/// Whether a piece of an answer is its last.
+fn ends(task: &HttpTask) -> bool {
+    match task {
+        HttpTask::Header(_, end) | HttpTask::Body(_, end) | HttpTask::UpgradedBody(_, end) => *end,
+        HttpTask::Trailer(_) | HttpTask::Done => true,
+        HttpTask::Failed(_) => false,
+    }
+}
+
+/// The header that an answer begins with.
+fn begins(task: &HttpTask) -> Option<&ResponseHeader> {
+    match task {
+        HttpTask::Header(header, _) if !header.status.is_informational() => Some(header),
+        _ => None,
     }
 }
 
@@ -247,6 +305,10 @@ impl Session for Downstream {
         header: Box<ResponseHeader>,
         end: bool,
     ) -> Result<()> {
+        if self.absent {
+            self.drop_header(header);
+            return Ok(());
+        }
         self.spoke();
         match &mut self.wire {
             Some(Wire::H1(wire)) => {
@@ -279,6 +341,9 @@ impl Session for Downstream {
     }
 
     async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
+        if self.absent {
+            return Ok(());
+        }
         self.mend().await?;
         self.spoke();
         match &mut self.wire {
@@ -299,6 +364,7 @@ impl Session for Downstream {
 
     async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
         match &mut self.wire {
+            _ if self.absent => Ok(()),
             // Pingora does not write HTTP/1.1 trailers, and no client of ours reads them.
             Some(Wire::H1(_)) => Ok(()),
             Some(Wire::H2(wire)) => wire.write_trailers(trailers),
@@ -307,7 +373,6 @@ impl Session for Downstream {
     }
 
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
-        self.mend().await?;
         let says = |task: &HttpTask| match task {
             HttpTask::Header(..) => true,
             HttpTask::Body(data, _) => data.as_ref().is_some_and(|data| !data.is_empty()),
@@ -321,10 +386,29 @@ impl Session for Downstream {
             // With the header another limit begins to hold, which may end before the timer rings.
             self.changes = 0;
         }
-        if let Some(Wire::H1(wire)) = &mut self.wire {
-            wire.set_close_on_response_before_downstream_finish(true);
+        if !self.exchange.drain.load(Ordering::Relaxed) {
+            return self.write_tasks(tasks).await;
         }
-        on_wire!(self, wire => wire.response_duplex_vec(tasks).await)
+        if !self.absent {
+            let fails = tasks.iter().any(|task| matches!(task, HttpTask::Failed(_)));
+            let end = tasks.iter().any(ends);
+            // It matters on, even if it cannot be written.
+            let header = tasks.iter().find_map(begins).cloned().map(Box::new);
+            match self.write_tasks(tasks).await {
+                // With a failure of the upstream's the answer ends anyway.
+                Err(error) if !fails => self.left(error)?,
+                written => return written,
+            }
+            if self.response_written().is_none() {
+                self.unsent = header;
+            }
+            return Ok(end);
+        }
+        let mut end = false;
+        for task in tasks {
+            end |= self.drop_task(task)?;
+        }
+        Ok(end)
     }
 
     fn set_read_timeout(&mut self, timeout: Option<Duration>) {
@@ -384,7 +468,9 @@ impl Session for Downstream {
             Some(Wire::H2(wire)) => wire.response_written(),
             None => None,
         };
-        written.filter(|header| !header.status.is_informational())
+        written
+            .filter(|header| !header.status.is_informational())
+            .or(self.unsent.as_deref())
     }
 
     async fn shutdown(&mut self, _code: u32, _ctx: &str) {
@@ -411,6 +497,9 @@ impl Session for Downstream {
     }
 
     async fn finish(&mut self) -> Result<()> {
+        if self.absent {
+            return Ok(());
+        }
         self.mend().await?;
         match &mut self.wire {
             Some(Wire::H1(wire)) => {
@@ -449,7 +538,9 @@ impl Session for Downstream {
                 match self.judge() {
                     Verdict::Wait(until) => self.set_timer(until),
                     Verdict::Keepalive => {
-                        self.keepalive().await?;
+                        if let Err(error) = self.keepalive().await {
+                            self.left(error)?;
+                        }
                         continue;
                     }
                     Verdict::FirstByteOverdue => {
@@ -460,9 +551,11 @@ impl Session for Downstream {
                     }
                 }
             }
+            let absent = self.absent;
             let Downstream { wire, timer, .. } = self;
             let leaves = async {
                 match wire {
+                    _ if absent => pending().await,
                     Some(Wire::H1(wire)) => wire.read_body_or_idle(true).await,
                     Some(Wire::H2(wire)) => wire.read_body_or_idle(true).await,
                     None => gone(),
@@ -476,7 +569,10 @@ impl Session for Downstream {
             };
             tokio::select! {
                 biased;
-                event = leaves => return event,
+                event = leaves => match event {
+                    Err(error) => self.left(error)?,
+                    more => return more,
+                },
                 () = rings => {}
             }
         }

@@ -114,6 +114,7 @@ pub async fn next_peer(ctx: &mut Context) -> Result<Box<HttpPeer>> {
     };
     forward.attempts += 1;
     if let Some(exchange) = &ctx.exchange {
+        exchange.set_drain(forward.admission.model().model.drain);
         exchange.set_patience(Patience {
             first_byte: upstream.timeouts.first_byte,
             idle: upstream.timeouts.idle,

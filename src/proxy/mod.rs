@@ -18,6 +18,7 @@ mod retry;
 pub mod snapshot;
 mod upload;
 
+use crate::downstream::Exchange;
 use crate::record::event::Outcome;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -235,7 +236,11 @@ impl ProxyHttp for Proxy {
         let status = session
             .response_written()
             .map(|header| header.status.as_u16());
+        let exchange = ctx.exchange.as_deref();
         let outcome = match (ctx.outcome, error) {
+            (Some(Outcome::Rejected(code)), _) => Outcome::Rejected(code),
+            // Its answer was read to the end without it.
+            _ if exchange.is_some_and(Exchange::client_left) => Outcome::ClientGone,
             (Some(outcome), _) => outcome,
             (None, None) => Outcome::Answered,
             (None, Some(_)) => Outcome::ClientGone,

@@ -5,8 +5,8 @@ use crate::auth::secret::KeyHash;
 use crate::billing::ledger::Ledger;
 use crate::catalog::{Catalog, Model, Price, Status, Upstream};
 use crate::config::{
-    Api as ConfigApi, Config, ErrorDialect, Modality, ModelStatus, Provider as ConfigProvider,
-    ProviderApi, ResetFormat, Secret,
+    Api as ConfigApi, Config, DisconnectBilling, ErrorDialect, Modality, ModelStatus,
+    Provider as ConfigProvider, ProviderApi, ResetFormat, Secret,
 };
 use crate::limit::flood::Flood;
 use crate::limit::limiter::Limiter;
@@ -163,8 +163,7 @@ fn model(model: &crate::config::Model) -> Model {
         status,
         upstreams,
         price,
-        // Takes effect with billing.
-        on_disconnect: _,
+        on_disconnect,
     } = model;
     Model {
         index: 0,
@@ -199,6 +198,7 @@ fn model(model: &crate::config::Model) -> Model {
             })
             .collect(),
         price: self::price(price),
+        drain: *on_disconnect == DisconnectBilling::Drain,
     }
 }
 

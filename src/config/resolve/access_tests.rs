@@ -207,7 +207,6 @@ fn settings_without_their_feature_are_named_once() {
         "accounts.balance",
         "admin",
         "billing.mode",
-        "models.on_disconnect",
         "public_url",
         "store.on_failure.billing",
         "store.path",

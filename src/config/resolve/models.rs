@@ -50,10 +50,6 @@ impl Resolver<'_, '_> {
         }
         let status = status.unwrap_or(ModelStatus::Active);
         let on_disconnect = on_disconnect.unwrap_or(DisconnectBilling::BillRelayed);
-        self.dormant(
-            "models.on_disconnect",
-            on_disconnect == DisconnectBilling::Drain,
-        );
         Model {
             upstreams: self.upstreams(&path, upstreams, status, catch_all, providers),
             price: self.price(&format!("{path}.price"), price),
