@@ -28,8 +28,23 @@ impl Ledger {
     pub async fn statement(&self, account: &str) -> Result<Option<Statement>, PostError> {
         match &self.books {
             Books::Embedded(embedded) => Ok(embedded.statement(account)),
-            Books::Nodes(nodes) => nodes.shared.statement(account).await.map_err(away),
+            Books::Nodes(nodes) => {
+                let known = nodes.shared.statement(account).await.map_err(away)?;
+                if known.is_none() && self.open_listed(account).await? {
+                    return nodes.shared.statement(account).await.map_err(away);
+                }
+                Ok(known)
+            }
         }
+    }
+
+    /// Makes an account that the configuration lists and Redis has not seen yet; true if it lists it.
+    async fn open_listed(&self, account: &str) -> Result<bool, PostError> {
+        let Some(account) = self.seeds.listed(account) else {
+            return Ok(false);
+        };
+        self.open(&account).await?;
+        Ok(true)
     }
 
     /// Makes an entry, and gives it; true if the same `Idempotency-Key` had made it before.
@@ -55,7 +70,11 @@ impl Ledger {
                 }
             }
             Books::Nodes(nodes) => {
-                let before = nodes.shared.post(account, &posted, once).await?;
+                let mut before = nodes.shared.post(account, &posted, once).await;
+                if before == Err(PostError::Unknown) && self.open_listed(account).await? {
+                    before = nodes.shared.post(account, &posted, once).await;
+                }
+                let before = before?;
                 nodes.shared.link.replicated().await.map_err(away)?;
                 before.map(Arc::from)
             }

@@ -28,6 +28,13 @@ impl Seeds {
         self.amounts.load().keys().cloned().collect()
     }
 
+    /// An account, if the configuration lists it.
+    pub fn listed(&self, account: &str) -> Option<Arc<str>> {
+        let amounts = self.amounts.load();
+        let (account, _) = amounts.get_key_value(account)?;
+        Some(account.clone())
+    }
+
     /// The entry that opens an account.
     pub fn first(&self, account: &str) -> Posted {
         let amount = self.amount(account);
