@@ -240,6 +240,6 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod fake_tests;
+pub(crate) mod fake_tests;
 #[cfg(test)]
 mod tests;

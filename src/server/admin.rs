@@ -1,13 +1,31 @@
 //! Configuration → what the admin API knows of it.
 
 use crate::admin::backend::{Fault, Recheck};
-use crate::admin::{Package, Settings};
+use crate::admin::{Admin, Package, Settings};
 use crate::auth::record::{AccountRecord, KeyBilling as Billing, KeyRecord, SpendCap};
 use crate::auth::secret::{KeyHash, KeyHint};
 use crate::billing::period::Calendar;
 use crate::config::{Account, Config, Errors, Key, KeyBilling};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Serves the admin API until the shutdown; gives the address that was taken.
+///
+/// # Errors
+/// The address cannot be bound.
+pub fn serve(
+    bind: SocketAddr,
+    admin: Arc<Admin>,
+    shutdown: watch::Receiver<bool>,
+) -> Result<(SocketAddr, JoinHandle<()>), String> {
+    let socket = super::bound(bind, "admin")?;
+    let address = super::local_address(&socket)?;
+    let task = tokio::spawn(super::listen::serve(socket, None, admin, shutdown));
+    Ok((address, task))
+}
 
 /// The settings of the admin API; `session_key` is the text of the key that was made at the start.
 pub fn settings(config: &Config, session_key: Option<&str>) -> Settings {
