@@ -9,11 +9,11 @@
 //!
 //! | layer | members | may import |
 //! | --- | --- | --- |
-//! | 0 words | [`id`], [`clock`], [`billing::money`], [`rejection`] | std; http and bytes for header values |
+//! | 0 words | [`id`], [`clock`], [`billing::money`], [`rejection`], `nearest` | std; http and bytes for header values |
 //! | 1 pure | [`route`], [`auth`], [`catalog`], [`limit`] (words, [`limit::bucket`], [`limit::state`]), [`upstream`] (selection), [`wire`], [`meter`], [`billing`] (words, [`billing::period`], [`billing::hold`], [`billing::wallet`]) | 0 |
 //! | 2 use cases | [`admit`] | 0–1 |
 //! | 3 adapters | [`record`], [`store`], [`limit::memory`], [`limit::redis`], [`limit::limiter`], `limit::settling`, [`limit::flood`], [`auth::directory`], [`auth::registry`], [`auth::shared`], [`billing::ledger`] and what it is made of ([`billing::asking`], [`billing::journal`], [`billing::embedded`], `billing::redis`, …), [`admit::gate`], [`upstream::addresses`] | 0–2 |
-//! | 4 shell | [`downstream`], [`proxy`], [`demo`], [`upstream::peer`] | all below, pingora |
+//! | 4 shell | [`downstream`], [`proxy`], [`admin`], [`demo`], [`upstream::peer`] | all below, pingora |
 //! | 5 wiring | [`config`] (seen by 5 only), [`server`], [`cli`] | all |
 
 // Accept: listeners, TLS, start and shutdown.
@@ -58,8 +58,14 @@ pub mod store;
 // Money.
 pub mod billing;
 
+// What operators do while it runs.
+pub mod admin;
+
 // Names that travel.
 pub mod id;
+
+// The name that was meant.
+pub(crate) mod nearest;
 
 // What time it is.
 pub mod clock;

@@ -308,7 +308,7 @@ impl Mount {
 }
 
 /// Decodes `%41` to `A`; `None` for a broken escape or for bytes that are not UTF-8.
-fn percent_decode(text: &str) -> Option<String> {
+pub(crate) fn percent_decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {

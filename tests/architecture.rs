@@ -10,11 +10,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The table of `src/lib.rs`, by module; the longest match holds.
-const LAYERS: [(&str, u8); 42] = [
+const LAYERS: [(&str, u8); 44] = [
     ("id", 0),
     ("clock", 0),
     ("billing::money", 0),
     ("rejection", 0),
+    ("nearest", 0),
     ("route", 1),
     ("auth", 1),
     ("catalog", 1),
@@ -47,6 +48,7 @@ const LAYERS: [(&str, u8); 42] = [
     ("upstream::addresses", 3),
     ("downstream", 4),
     ("proxy", 4),
+    ("admin", 4),
     ("demo", 4),
     ("upstream::peer", 4),
     ("config", 5),
@@ -56,9 +58,10 @@ const LAYERS: [(&str, u8); 42] = [
 ];
 
 /// Modules that may name pingora.
-const MAY_NAME_PINGORA: [&str; 6] = [
+const MAY_NAME_PINGORA: [&str; 7] = [
     "downstream",
     "proxy",
+    "admin::serve",
     "server",
     "demo",
     "upstream::peer",

@@ -1,13 +1,24 @@
 //! The command line: one file a verb.
 
+mod accounts;
+mod api;
 mod check;
+mod keys;
+mod ledger;
 mod logging;
+mod models;
+mod packages;
 mod quick;
 mod schema;
 mod serve;
+mod table;
+mod usage;
 
 use crate::config::{Config, load};
+use api::Access;
 use clap::{Parser, Subcommand};
+use serde_json::Value;
+use std::io::{ErrorKind, Write, stdout};
 use std::path::{Path, PathBuf};
 
 /// Edge proxy in front of model providers.
@@ -35,6 +46,72 @@ enum Verb {
     },
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
+    /// Make, change and revoke keys of a running gateway.
+    Keys {
+        #[command(flatten)]
+        access: Access,
+        #[command(subcommand)]
+        verb: keys::Keys,
+    },
+    /// Accounts and their money.
+    Accounts {
+        #[command(flatten)]
+        access: Access,
+        #[command(subcommand)]
+        verb: accounts::Accounts,
+    },
+    /// Token packages.
+    Packages {
+        #[command(flatten)]
+        access: Access,
+        #[command(subcommand)]
+        verb: packages::Packages,
+    },
+    /// What was used, and what it cost.
+    Usage {
+        #[command(flatten)]
+        access: Access,
+        #[command(subcommand)]
+        verb: usage::Usage,
+    },
+    /// The models of a running gateway, with their state.
+    Models {
+        #[command(flatten)]
+        access: Access,
+    },
+    /// The books.
+    Ledger {
+        #[command(flatten)]
+        access: Access,
+        #[command(subcommand)]
+        verb: ledger::Ledger,
+    },
+}
+
+/// What a verb has to say.
+#[derive(Debug, Default)]
+struct Output {
+    /// On standard output.
+    text: String,
+    /// On standard error, behind it.
+    warning: Option<String>,
+    /// Why the exit code is 1 all the same.
+    failure: Option<String>,
+}
+
+impl From<String> for Output {
+    fn from(text: String) -> Output {
+        Output {
+            text,
+            ..Output::default()
+        }
+    }
+}
+
+impl From<Value> for Output {
+    fn from(value: Value) -> Output {
+        format!("{value:#}\n").into()
+    }
 }
 
 /// Does what was asked.
@@ -46,6 +123,34 @@ pub fn run(cli: Cli) -> Result<(), String> {
         Verb::Serve { config } => serve::run(config.as_deref()),
         Verb::Check { config } => check::run(&config),
         Verb::Schema => schema::run(),
+        Verb::Keys { access, verb } => say(keys::run(&verb, &access.api()?, access.json)?),
+        Verb::Accounts { access, verb } => say(accounts::run(&verb, &access.api()?, access.json)?),
+        Verb::Packages { access, verb } => say(packages::run(&verb, &access.api()?, access.json)?),
+        Verb::Usage { access, verb } => say(usage::run(&verb, &access.api()?, access.json)?),
+        Verb::Models { access } => say(models::run(&access.api()?, access.json)?),
+        Verb::Ledger { access, verb } => say(ledger::run(&verb, &access.api()?, access.json)?),
+    }
+}
+
+fn say(output: Output) -> Result<(), String> {
+    let Output {
+        text,
+        warning,
+        failure,
+    } = output;
+    match stdout().write_all(text.as_bytes()) {
+        // `tollgate keys list | head` has seen enough.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            return Err(format!("cannot write: {error}"));
+        }
+        _ => {}
+    }
+    if let Some(warning) = warning {
+        eprintln!("{warning}");
+    }
+    match failure {
+        Some(failure) => Err(failure),
+        None => Ok(()),
     }
 }
 
@@ -56,3 +161,6 @@ fn read(path: &Path) -> Result<Config, String> {
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,10 +5,10 @@
 use serde_json::{Map, Value as Json};
 use serde_yaml::{Mapping, Value};
 
-use super::nearest::{hint, nearest};
 use super::path;
 use super::report::Report;
 use super::shape::{Shapes, at_most, branches, number_of, words};
+use crate::nearest::{hint, nearest};
 
 /// Checks the document of `report` against `schema`; what comes back fits it, required fields that
 /// were reported as missing aside.

@@ -7,7 +7,7 @@
 //! - `schema`: the settings as typed; also the editors' JSON Schema and, through `reference`, the page
 //!   `docs/configuration.md`
 //! - `check`: the tree against the JSON Schema: unknown fields, wrong types; `shape` reads the
-//!   schema, `nearest` finds what was meant
+//!   schema, `crate::nearest` finds what was meant
 //! - `resolve`: as typed → as used (`settings`, with the `words` that both share): scalars, references, rules
 //! - `report`: gathers the errors of every step; `load` runs the steps
 //!
@@ -17,7 +17,6 @@ mod check;
 mod document;
 mod expand;
 mod load;
-mod nearest;
 mod path;
 mod reference;
 mod report;

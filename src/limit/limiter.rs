@@ -141,6 +141,11 @@ impl Limiter {
             .read(subject, limits, self.share(), self.clock.now())
     }
 
+    /// The last known number of nodes that share the limits, this one included.
+    pub fn nodes(&self) -> u32 {
+        self.share()
+    }
+
     /// Of how many parts of the limits this node has one, when it limits by itself.
     fn share(&self) -> u32 {
         self.redis

@@ -18,6 +18,12 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// No traffic.
+    pub const NONE: Seen = Seen {
+        requests: 0,
+        failures: 0,
+    };
+
     /// `no_data`, `operational` (≥ 99 % succeed), `degraded`, or `down` (fewer than half succeed).
     pub fn state(self) -> &'static str {
         let Seen { requests, failures } = self;
@@ -67,10 +73,7 @@ impl Traffic {
     /// The sum of the window that ends now.
     pub fn seen(&self, uptime: Duration) -> Seen {
         let now = minute(uptime);
-        let mut sum = Seen {
-            requests: 0,
-            failures: 0,
-        };
+        let mut sum = Seen::NONE;
         for slot in &self.slots {
             let (minute, failures, requests) = unpack(slot.load(Ordering::Relaxed));
             if now - minute.min(now) < SLOTS as u32 {

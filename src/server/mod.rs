@@ -1,5 +1,6 @@
 //! From a configuration to a running gateway, and back to rest.
 
+pub mod admin;
 mod build;
 mod keys;
 mod listen;

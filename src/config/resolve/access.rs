@@ -6,11 +6,11 @@ use std::time::Duration;
 use super::{Resolver, forms};
 use crate::billing::money::Money;
 use crate::config::check::brief;
-use crate::config::nearest::hint;
 use crate::config::path;
 use crate::config::schema::{self, Named};
 use crate::config::settings::{Account, Anonymous, Billing, Key, KeyBilling, Package, Plan};
 use crate::config::words::PlanScope;
+use crate::nearest::hint;
 
 impl Resolver<'_, '_> {
     pub(super) fn plans(&mut self, given: Option<Named<schema::Plan>>) -> Vec<Plan> {

@@ -14,13 +14,13 @@ mod surfaces;
 use std::path::PathBuf;
 
 use super::check::brief;
-use super::nearest::hint;
 use super::path;
 use super::report::Report;
 use super::schema::{self, Amount};
 use super::settings::Config;
 use super::words::BillingMode;
 use crate::billing::money::Money;
+use crate::nearest::hint;
 
 /// Resolves the whole file. Only of use when `report` is empty afterwards.
 pub(crate) fn resolve(typed: schema::Gateway, report: &mut Report<'_>) -> Config {

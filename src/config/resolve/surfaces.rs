@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::Resolver;
-use crate::config::nearest::hint;
 use crate::config::path;
 use crate::config::schema;
 use crate::config::settings::Surface;
 use crate::config::words::{Api, ErrorDialect, ResetFormat};
+use crate::nearest::hint;
 use crate::rejection::CODES;
 
 /// Paths that answer on every listener, whatever is mounted.

@@ -1,0 +1,188 @@
+//! The gateway itself: models, providers, nodes, the configuration on disk, the books' own check.
+
+use super::backend::{Fault, View};
+use super::body::Form;
+use super::failure::{Code, Failure, Outcome};
+use super::page::{PARAMETERS, Page, list};
+use super::reply::Reply;
+use super::values::rfc3339;
+use super::{Admin, Call};
+use crate::billing::Drift;
+use crate::billing::money::Money;
+use crate::catalog::Model;
+use crate::catalog::listing::{Detail, entry};
+use crate::record::status::Seen;
+use crate::upstream::Provider;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+use tokio::task::spawn_blocking;
+
+impl Admin {
+    pub(super) fn list_models(&self, call: &Call<'_>) -> Outcome<Reply> {
+        let page = Page::of(&call.query(&PARAMETERS)?)?;
+        let view = self.backends.sight.look();
+        // The order of the configuration.
+        let place = |(model, _): &(Arc<Model>, Seen)| format!("{:010}", model.index);
+        let (models, next) = page.cut(view.models.clone(), place);
+        let data = models
+            .iter()
+            .map(|(model, seen)| self.model_object(model, seen, &view.providers))
+            .collect();
+        Ok(Reply::ok(&list(data, next)))
+    }
+
+    fn model_object(&self, model: &Model, seen: &Seen, providers: &[Arc<Provider>]) -> Value {
+        let mut object = entry(model, &model.id, Detail::Full, &self.settings.currency);
+        object["state"] = json!(seen.state());
+        object["requests"] = json!(seen.requests);
+        object["success_rate"] = json!(seen.success_rate());
+        let upstreams = model.upstreams.iter().map(|upstream| {
+            json!({
+                "provider": providers.get(upstream.provider).map(|provider| &provider.name),
+                "model": upstream.name.as_ref().unwrap_or(&model.id),
+                "weight": upstream.weight,
+                "tier": upstream.tier,
+            })
+        });
+        object["upstreams"] = upstreams.collect();
+        object
+    }
+
+    pub(super) fn list_upstreams(&self, call: &Call<'_>) -> Outcome<Reply> {
+        let page = Page::of(&call.query(&PARAMETERS)?)?;
+        let View {
+            models, providers, ..
+        } = self.backends.sight.look();
+        let places = providers.into_iter().enumerate().collect();
+        let place = |(place, _): &(usize, Arc<Provider>)| format!("{place:010}");
+        let (providers, next) = page.cut(places, place);
+        let data = providers
+            .iter()
+            .map(|(place, provider)| upstream_object(*place, provider, &models))
+            .collect();
+        Ok(Reply::ok(&list(data, next)))
+    }
+
+    pub(super) fn list_nodes(&self, call: &Call<'_>) -> Outcome<Reply> {
+        call.query(&PARAMETERS)?;
+        let view = self.backends.sight.look();
+        let started = view.started_at.duration_since(UNIX_EPOCH);
+        let started = started
+            .ok()
+            .and_then(|since| since.as_millis().try_into().ok());
+        let node = json!({
+            "this": true,
+            "version": env!("CARGO_PKG_VERSION"),
+            "ready": view.ready,
+            "started_at": started.and_then(rfc3339),
+            "uptime_seconds": view.uptime.as_secs(),
+            "requests_in_flight": view.active,
+        });
+        let mut body = list(vec![node], None);
+        body["nodes"] = json!(view.nodes);
+        Ok(Reply::ok(&body))
+    }
+
+    /// Checks the file, and does no more: what is in force stays in force until the process is started anew.
+    pub(super) async fn reload(&self, call: &Call<'_>) -> Outcome<Reply> {
+        Form::read(call.body, &[])?;
+        let Some(recheck) = self.backends.recheck.clone() else {
+            return Err(Failure::new(
+                Code::Conflict,
+                "The process was started without a configuration file; start it with `tollgate serve --config FILE`.",
+            ));
+        };
+        let checked = spawn_blocking(move || recheck()).await;
+        let checked = checked.map_err(|_| {
+            Failure::new(
+                Code::Internal,
+                "The configuration could not be checked; run `tollgate check`.",
+            )
+        })?;
+        match checked {
+            Ok(differs) => Ok(Reply::ok(
+                &json!({ "valid": true, "restart_needed": differs }),
+            )),
+            Err(faults) => Err(invalid(&faults)),
+        }
+    }
+
+    pub(super) async fn verify_ledger(&self, call: &Call<'_>) -> Outcome<Reply> {
+        call.query(&[])?;
+        let drift = self.backends.books.verify().await?;
+        let drift: Vec<Value> = drift.iter().map(|one| self.drift_object(one)).collect();
+        Ok(Reply::ok(&json!({
+            "drift": drift,
+            "checked_at": rfc3339(call.now),
+        })))
+    }
+
+    fn drift_object(&self, drift: &Drift) -> Value {
+        let Drift {
+            account,
+            what,
+            stored,
+            expected,
+        } = drift;
+        let difference = stored.saturating_sub(*expected);
+        // Packages are counted in tokens, all else is money.
+        let tokens = what.starts_with("package");
+        let shown = |sum: i64| match tokens {
+            true => json!(sum),
+            false => json!(Money::from_micros(sum).to_string()),
+        };
+        json!({
+            "account": account,
+            "what": what,
+            "stored": shown(*stored),
+            "expected": shown(*expected),
+            "difference": shown(difference),
+            "unit": if tokens { "tokens" } else { &self.settings.currency },
+        })
+    }
+}
+
+fn upstream_object(place: usize, provider: &Provider, models: &[(Arc<Model>, Seen)]) -> Value {
+    let serves: Vec<&str> = models
+        .iter()
+        .filter(|(model, _)| model.upstreams.iter().any(|one| one.provider == place))
+        .map(|(model, _)| &*model.id)
+        .collect();
+    let timeouts = provider.timeouts;
+    json!({
+        "name": provider.name,
+        "host": provider.host,
+        "tls": provider.tls,
+        "addresses": provider.addresses.count(),
+        "keys": provider.secrets().count(),
+        "timeouts_ms": {
+            "connect": timeouts.connect.as_millis() as u64,
+            "first_byte": timeouts.first_byte.as_millis() as u64,
+            "idle": timeouts.idle.as_millis() as u64,
+        },
+        "models": serves,
+    })
+}
+
+fn invalid(faults: &[Fault]) -> Failure {
+    let mut failure = Failure::new(
+        Code::InvalidConfiguration,
+        format!(
+            "The configuration file has errors ({}); what was in force stays in force.",
+            faults.len()
+        ),
+    );
+    failure.errors = faults
+        .iter()
+        .map(|fault| {
+            json!({
+                "line": fault.line,
+                "column": fault.column,
+                "path": fault.path,
+                "message": fault.message,
+            })
+        })
+        .collect();
+    failure
+}

@@ -1,0 +1,240 @@
+//! Configuration → what the admin API knows of it.
+
+use crate::admin::backend::{Fault, Recheck};
+use crate::admin::{Admin, Package, Settings};
+use crate::auth::record::{AccountRecord, KeyBilling as Billing, KeyRecord, SpendCap};
+use crate::auth::secret::{KeyHash, KeyHint};
+use crate::billing::period::Calendar;
+use crate::config::{Account, Config, Errors, Key, KeyBilling};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Serves the admin API until the shutdown; gives the address that was taken.
+///
+/// # Errors
+/// The address cannot be bound.
+pub fn serve(
+    bind: SocketAddr,
+    admin: Arc<Admin>,
+    shutdown: watch::Receiver<bool>,
+) -> Result<(SocketAddr, JoinHandle<()>), String> {
+    let socket = super::bound(bind, "admin")?;
+    let address = super::local_address(&socket)?;
+    let task = tokio::spawn(super::listen::serve(socket, None, admin, shutdown));
+    Ok((address, task))
+}
+
+/// The settings of the admin API; `session_key` is the text of the key that was made at the start.
+pub fn settings(config: &Config, session_key: Option<&str>) -> Settings {
+    let token = config.admin.as_ref().and_then(|admin| admin.token.as_ref());
+    let package = |package: &crate::config::Package| {
+        let crate::config::Package {
+            name,
+            tokens,
+            valid,
+            models,
+            price,
+        } = package;
+        Package {
+            name: name.clone(),
+            tokens: *tokens,
+            valid: *valid,
+            models: models.clone(),
+            price: *price,
+        }
+    };
+    Settings {
+        token: token.map(|token| token.expose().to_owned()),
+        key_prefix: config.key_prefix.clone(),
+        currency: config.currency.clone(),
+        calendar: Calendar {
+            offset: i64::from(config.billing.day_starts_seconds) * 1000,
+        },
+        plans: config.plans.iter().map(|plan| plan.name.clone()).collect(),
+        packages: config.billing.packages.iter().map(package).collect(),
+        accounts: config
+            .accounts
+            .iter()
+            .map(|account| (self::account(config, account), account.balance))
+            .collect(),
+        keys: config
+            .keys
+            .iter()
+            .filter_map(|one| key(config, one))
+            .collect(),
+        session_key: session_key.and_then(|text| session(config, text)),
+    }
+}
+
+/// Reads the configuration again with `read`, and tells whether it differs from `current`.
+pub fn recheck(
+    current: Config,
+    read: impl Fn() -> Result<Config, Errors> + Send + Sync + 'static,
+) -> Recheck {
+    Arc::new(move || match read() {
+        Ok(config) => Ok(config != current),
+        Err(errors) => Err(errors
+            .problems()
+            .iter()
+            .map(|problem| Fault {
+                line: problem.line,
+                column: problem.column,
+                path: problem.path.clone(),
+                message: problem.message.clone(),
+            })
+            .collect()),
+    })
+}
+
+/// The id of a key of the configuration: of its hash, since it has to be the same on every node and after
+/// every start.
+pub fn file_key_id(hash: &[u8; 32]) -> String {
+    let digits: String = hash
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("key_{digits}")
+}
+
+fn account(config: &Config, account: &Account) -> AccountRecord {
+    let plan = config.plans.get(account.plan);
+    AccountRecord {
+        id: account.id.as_str().into(),
+        version: 0,
+        plan: plan.map(|plan| plan.name.clone()).unwrap_or_default(),
+        projects: account.projects.clone(),
+        created: 0,
+    }
+}
+
+fn key(config: &Config, key: &Key) -> Option<KeyRecord> {
+    let Key {
+        name,
+        account,
+        sha256,
+        project,
+        plan,
+        billing,
+        daily_cap,
+        monthly_cap,
+        models,
+        networks,
+        expires,
+        disabled,
+    } = key;
+    let account = config.accounts.get(*account)?;
+    // Resolved, the account's own plan and one that is named look alike.
+    let own_plan = (*plan != account.plan).then(|| config.plans.get(*plan));
+    let package = |at: &usize| config.billing.packages.get(*at);
+    Some(KeyRecord {
+        id: file_key_id(sha256).into(),
+        version: 0,
+        name: name.clone(),
+        account: account.id.as_str().into(),
+        project: project.as_str().into(),
+        plan: own_plan.flatten().map(|plan| plan.name.clone()),
+        models: models.clone(),
+        networks: networks.iter().map(ToString::to_string).collect(),
+        billing: match billing {
+            KeyBilling::PayAsYouGo => Billing::PayAsYouGo,
+            KeyBilling::Package(at) => Billing::Package(package(at)?.name.clone()),
+        },
+        spend_cap: SpendCap {
+            daily: daily_cap.unwrap_or_default(),
+            monthly: monthly_cap.unwrap_or_default(),
+        },
+        expires: expires.and_then(millis),
+        disabled: *disabled,
+        created: 0,
+        // The configuration has its hash only.
+        hint: String::new(),
+        hash: hex(sha256),
+        retiring: None,
+        revoked: None,
+    })
+}
+
+fn session(config: &Config, text: &str) -> Option<KeyRecord> {
+    let account = config.accounts.first()?;
+    let hash = KeyHash::of(text);
+    Some(KeyRecord {
+        id: file_key_id(hash.as_bytes()).into(),
+        version: 0,
+        name: "session".to_owned(),
+        account: account.id.as_str().into(),
+        project: account.projects.first()?.as_str().into(),
+        plan: None,
+        models: None,
+        networks: Vec::new(),
+        billing: Billing::PayAsYouGo,
+        spend_cap: SpendCap::default(),
+        expires: None,
+        disabled: false,
+        created: 0,
+        hint: KeyHint::of(text).as_str().to_owned(),
+        hash: hex(hash.as_bytes()),
+        retiring: None,
+        revoked: None,
+    })
+}
+
+fn millis(time: SystemTime) -> Option<u64> {
+    let since = time.duration_since(UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_millis()).ok()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    const YAML: &str = "
+admin: { bind: 127.0.0.1:0, token: secret-token }
+currency: CNY
+plans: { free: {}, pro: {} }
+accounts: { acme: { plan: pro, balance: 5, projects: [default, web] } }
+billing: { packages: { starter: { tokens: 10, valid: 30d } } }
+keys:
+  - { name: ci, account: acme, project: web, plan: free, billing: { package: starter }, spend_cap: { daily: 1 },
+      networks: [10.0.0.0/8], sha256: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 }
+";
+
+    fn config() -> Config {
+        parse("test", YAML, &|_| None).unwrap()
+    }
+
+    #[test]
+    fn the_configuration_is_known_by_its_names() {
+        let settings = settings(&config(), Some("sk-0123456789abcdefghij"));
+        assert_eq!(settings.token.as_deref(), Some("secret-token"));
+        assert_eq!(settings.plans, ["free", "pro"]);
+        let (account, seed) = &settings.accounts[0];
+        assert_eq!((&*account.plan, seed.micros()), ("pro", 5_000_000));
+        let key = &settings.keys[0];
+        assert_eq!(&*key.id, "key_9f86d081884c7d65");
+        assert_eq!(key.plan.as_deref(), Some("free"));
+        assert_eq!(key.billing, Billing::Package("starter".into()));
+        assert_eq!(key.spend_cap.daily.micros(), 1_000_000);
+        assert_eq!(key.networks, ["10.0.0.0/8"]);
+        let session = settings.session_key.unwrap();
+        assert_eq!((&*session.project, &*session.hint), ("default", "sk-01234"));
+    }
+
+    #[test]
+    fn the_file_is_checked_again() {
+        let same = recheck(config(), || parse("test", YAML, &|_| None));
+        assert_eq!(same(), Ok(false));
+        let other = recheck(config(), || parse("test", "version: 1", &|_| None));
+        assert_eq!(other(), Ok(true));
+        let broken = recheck(config(), || parse("test", "plans: 5", &|_| None));
+        assert_eq!(broken().unwrap_err()[0].path, "plans");
+    }
+}
