@@ -37,6 +37,7 @@ pub enum Operation {
     ListModels,
     GetModel,
     Catalog,
+    Usage,
 }
 
 /// How a request's body is read.
@@ -52,7 +53,7 @@ pub enum Body {
 
 impl Operation {
     /// Every operation, in the order of their discriminants.
-    pub const ALL: [Operation; 16] = [
+    pub const ALL: [Operation; 17] = [
         Operation::ChatCompletions,
         Operation::Completions,
         Operation::Embeddings,
@@ -69,6 +70,7 @@ impl Operation {
         Operation::ListModels,
         Operation::GetModel,
         Operation::Catalog,
+        Operation::Usage,
     ];
 
     /// The path below the mount (for Anthropic's operations below `v1/`), and so the path below the
@@ -91,6 +93,7 @@ impl Operation {
             Operation::ListModels => "models",
             Operation::GetModel => "models/{id}",
             Operation::Catalog => "catalog",
+            Operation::Usage => "usage",
         }
     }
 
@@ -102,6 +105,7 @@ impl Operation {
                 | Operation::ListModels
                 | Operation::GetModel
                 | Operation::Catalog
+                | Operation::Usage
         )
     }
 
@@ -134,15 +138,17 @@ impl Operation {
             Operation::ListModels => "models.list",
             Operation::GetModel => "models.get",
             Operation::Catalog => "catalog",
+            Operation::Usage => "usage",
         }
     }
 
     /// The methods that it answers.
     pub const fn allow(self) -> &'static str {
         match self {
-            Operation::ListModels | Operation::GetModel | Operation::Catalog => {
-                "GET, HEAD, OPTIONS"
-            }
+            Operation::ListModels
+            | Operation::GetModel
+            | Operation::Catalog
+            | Operation::Usage => "GET, HEAD, OPTIONS",
             _ => "POST, OPTIONS",
         }
     }
@@ -153,7 +159,10 @@ impl Operation {
             Operation::ImagesEdits
             | Operation::AudioTranscriptions
             | Operation::AudioTranslations => Body::Multipart,
-            Operation::ListModels | Operation::GetModel | Operation::Catalog => Body::None,
+            Operation::ListModels
+            | Operation::GetModel
+            | Operation::Catalog
+            | Operation::Usage => Body::None,
             _ => Body::Json,
         }
     }
@@ -259,6 +268,8 @@ impl Router {
 impl Mount {
     fn find(&self, below: &str) -> Option<Endpoint> {
         let operation = match self.api {
+            // Ours: no SDK puts its version before it.
+            _ if below == "usage" => Operation::Usage,
             Api::Anthropic => match below.strip_prefix("v1/")? {
                 "messages" => Operation::Messages,
                 "messages/count_tokens" => Operation::CountTokens,

@@ -199,6 +199,11 @@ impl Ledger {
         Asking::new(self.clone(), id, bill)
     }
 
+    /// The accounts that the configuration lists.
+    pub fn listed(&self) -> Vec<Arc<str>> {
+        self.seeds.accounts()
+    }
+
     pub(super) fn short(&self, shortage: &Shortage) {
         let reason = shortage.reason.as_str();
         self.metrics.shortages.with_label_values(&[reason]).inc();

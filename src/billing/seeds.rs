@@ -23,7 +23,7 @@ impl Seeds {
         }
     }
 
-    /// The accounts that the configuration lists.
+    /// All accounts that the configuration lists.
     pub fn accounts(&self) -> Vec<Arc<str>> {
         self.amounts.load().keys().cloned().collect()
     }

@@ -1,7 +1,9 @@
 //! `tollgate serve`.
 
 use super::{environment, logging, quick};
-use crate::config::Config;
+use crate::admin::backend::Recheck;
+use crate::config::{Config, load};
+use crate::server::admin::recheck;
 use crate::server::{Listening, Running, start};
 use std::io::{Write, stderr, stdout};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -37,17 +39,21 @@ pub fn run(path: Option<&Path>) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start threads: {error}"))?;
-    let result = runtime.block_on(serve(&config));
+    let recheck = path.map(|path| {
+        let path = path.to_owned();
+        recheck(config.clone(), move || load(&path, &environment))
+    });
+    let result = runtime.block_on(serve(&config, recheck));
     // Drops what is left of the connections, and with the last of them closes the access log.
     runtime.shutdown_timeout(Duration::from_secs(5));
     result
 }
 
-async fn serve(config: &Config) -> Result<(), String> {
+async fn serve(config: &Config, recheck: Option<Recheck>) -> Result<(), String> {
     // Before anyone is told that there is something to stop.
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-    let running = start(config, stdout()).await?;
+    let running = start(config, stdout(), recheck).await?;
     announce(config, &running);
     let notice = tokio::select! {
         _ = terminate.recv() => NOTICE,
@@ -77,6 +83,9 @@ fn announce(config: &Config, running: &Running) {
     }
     if let Some(metrics) = running.metrics {
         text += &format!("  metrics    http://{metrics}/metrics\n");
+    }
+    if let Some(admin) = running.admin {
+        text += &format!("  admin      http://{admin}/admin/v1\n");
     }
     if let (Some(key), Some(first)) = (&running.session_key, running.listeners.first()) {
         text += &format!(

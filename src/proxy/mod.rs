@@ -10,6 +10,7 @@ mod failure;
 mod form;
 mod headers;
 mod local;
+mod own;
 mod recording;
 mod request;
 mod respond;

@@ -3,7 +3,7 @@
 use super::charge::{charged, identified, not_a_flood};
 use super::context::{Body, Context, Forward};
 use super::snapshot::Snapshot;
-use super::{local, upload};
+use super::{local, own, upload};
 use crate::admit::{Permit, permit, unsupported};
 use crate::auth::network::client_address;
 use crate::catalog::Upstream;
@@ -93,6 +93,10 @@ pub async fn check(
         not_a_flood(ctx)?;
     }
     ctx.caller = Some(caller.clone());
+    if endpoint.operation == Operation::Usage {
+        own::usage(session, ctx, &caller).await?;
+        return Ok(Step::Answered);
+    }
     if endpoint.operation.body() == route::Body::None {
         let asked = endpoint.operation == Operation::ListModels;
         if let Some(found) = snapshot.catalog.catch_all_alone().filter(|_| asked)

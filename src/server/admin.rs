@@ -1,5 +1,6 @@
 //! Configuration → what the admin API knows of it.
 
+use super::keys::file_id;
 use crate::admin::backend::{Fault, Recheck};
 use crate::admin::{Admin, Package, Settings};
 use crate::auth::record::{AccountRecord, KeyBilling as Billing, KeyRecord, SpendCap};
@@ -89,17 +90,6 @@ pub fn recheck(
     })
 }
 
-/// The id of a key of the configuration: of its hash, since it has to be the same on every node and after
-/// every start.
-pub fn file_key_id(hash: &[u8; 32]) -> String {
-    let digits: String = hash
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("key_{digits}")
-}
-
 fn account(config: &Config, account: &Account) -> AccountRecord {
     let plan = config.plans.get(account.plan);
     AccountRecord {
@@ -131,7 +121,7 @@ fn key(config: &Config, key: &Key) -> Option<KeyRecord> {
     let own_plan = (*plan != account.plan).then(|| config.plans.get(*plan));
     let package = |at: &usize| config.billing.packages.get(*at);
     Some(KeyRecord {
-        id: file_key_id(sha256).into(),
+        id: file_id(sha256),
         version: 0,
         name: name.clone(),
         account: account.id.as_str().into(),
@@ -162,7 +152,7 @@ fn session(config: &Config, text: &str) -> Option<KeyRecord> {
     let account = config.accounts.first()?;
     let hash = KeyHash::of(text);
     Some(KeyRecord {
-        id: file_key_id(hash.as_bytes()).into(),
+        id: file_id(hash.as_bytes()),
         version: 0,
         name: "session".to_owned(),
         account: account.id.as_str().into(),

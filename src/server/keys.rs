@@ -231,7 +231,7 @@ impl Keys {
     }
 }
 
-/// The id of a key of the file, by its hash.
+/// The id of a key of the file: of its hash, since it has to be the same on every node and after every start.
 pub(super) fn file_id(hash: &[u8; 32]) -> Arc<str> {
     let digits: String = hash
         .iter()

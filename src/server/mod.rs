@@ -1,6 +1,7 @@
 //! From a configuration to a running gateway, and back to rest.
 
 pub mod admin;
+mod books;
 mod build;
 mod keys;
 mod listen;
@@ -9,7 +10,10 @@ mod stores;
 mod stream;
 mod tls;
 
+use crate::admin::backend::Recheck;
+use crate::admin::{Admin, Backends};
 use crate::auth::secret::{KeyHash, generate};
+use crate::clock::Clock;
 use crate::config::{BillingMode, Config};
 use crate::demo::Demo;
 use crate::downstream::edge::Edge;
@@ -23,6 +27,7 @@ use crate::route::Api;
 use crate::upstream::addresses::REFRESH;
 use crate::wire::error::Dialect;
 use arc_swap::ArcSwap;
+use books::Connected;
 use build::DemoAccess;
 use keys::Keys;
 use pingora::apps::HttpServerOptions;
@@ -50,6 +55,8 @@ pub struct Running {
     pub listeners: Vec<Listening>,
     /// Where metrics are.
     pub metrics: Option<SocketAddr>,
+    /// Where the admin API is.
+    pub admin: Option<SocketAddr>,
     /// The key that was made because the configuration has none.
     pub session_key: Option<String>,
     gateway: Arc<Gateway>,
@@ -73,11 +80,15 @@ pub struct Listening {
 }
 
 /// Starts everything that the configuration names; must be called inside a tokio runtime.
-/// `log` is where the access log goes.
+/// `log` is where the access log goes; `recheck` reads the configuration again, if it came from a file.
 ///
 /// # Errors
 /// One line: an address that cannot be bound, a file that cannot be used.
-pub async fn start(config: &Config, log: impl Write + Send + 'static) -> Result<Running, String> {
+pub async fn start(
+    config: &Config,
+    log: impl Write + Send + 'static,
+    recheck: Option<Recheck>,
+) -> Result<Running, String> {
     let metrics = Metrics::new().map_err(|error| format!("metrics: {error}"))?;
     let (stop, stopped) = watch::channel(false);
     // What is served to the very end: metrics, and the demo provider, whose requests end last.
@@ -113,11 +124,11 @@ pub async fn start(config: &Config, log: impl Write + Send + 'static) -> Result<
     let hash = session_key.as_deref().map(KeyHash::of);
     let (finish, finished) = watch::channel(false);
     let keys = Arc::new(Keys::new(config, Arc::default()));
+    let watched = finished.clone();
     let Stores {
         limiter,
         ledger,
-        registry: _registry,
-        link: _link,
+        registry,
         ended,
     } = stores::start(config, &metrics, &keys, finished).await?;
     let charging = ledger
@@ -164,13 +175,36 @@ pub async fn start(config: &Config, log: impl Write + Send + 'static) -> Result<
         let socket = bound(address, "metrics")?;
         metrics_at = Some(local_address(&socket)?);
         let app = Arc::new(local::MetricsPage::new(gateway.metrics.clone()));
-        tasks.push(tokio::spawn(listen::serve(socket, None, app, never)));
+        tasks.push(tokio::spawn(listen::serve(socket, None, app, never.clone())));
+    }
+    let books = match (ledger, registry) {
+        (Some(ledger), Some(registry)) => Some(Arc::new(Connected { ledger, registry })),
+        _ => None,
+    };
+    if let Some(books) = &books {
+        tasks.push(tokio::spawn(books.clone().watch(watched)));
+    }
+    let mut admin_at = None;
+    if let (Some(admin), Some(books)) = (&config.admin, books) {
+        let settings = admin::settings(config, session_key.as_deref());
+        let backends = Backends {
+            books: books.clone(),
+            keys: books,
+            sight: gateway.clone(),
+            recheck,
+            clock: Clock::system(),
+        };
+        let app = Arc::new(Admin::new(settings, backends));
+        let (address, task) = admin::serve(admin.bind, app, never)?;
+        admin_at = Some(address);
+        tasks.push(task);
     }
     tasks.push(tokio::spawn(refresh_addresses(gateway.clone(), stopped)));
     gateway.ready.store(true, Ordering::Release);
     Ok(Running {
         listeners,
         metrics: metrics_at,
+        admin: admin_at,
         session_key,
         gateway,
         stop,

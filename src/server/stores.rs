@@ -28,8 +28,6 @@ pub(super) struct Stores {
     pub(super) ledger: Option<Arc<Ledger>>,
     /// Keys and accounts made at run time; none where nobody can make any.
     pub(super) registry: Option<Arc<Registry>>,
-    /// The way to Redis, if there is one.
-    pub(super) link: Option<Arc<Link>>,
     /// Ends when the last ended request was told of, after `finished` became true.
     pub(super) ended: JoinHandle<()>,
 }
@@ -100,7 +98,7 @@ pub(super) async fn start(
         (true, None, None) => None,
     };
     let (leave, left) = watch::channel(false);
-    let supervisor = link.clone().map(|link| tokio::spawn(link.supervise(left)));
+    let supervisor = link.map(|link| tokio::spawn(link.supervise(left)));
     let ended = tokio::spawn(async move {
         while tasks.join_next().await.is_some() {}
         // The node leaves after its last call.
@@ -113,7 +111,6 @@ pub(super) async fn start(
         limiter,
         ledger,
         registry,
-        link,
         ended,
     })
 }

@@ -31,6 +31,7 @@ pub struct Gateway {
     /// All listeners, in the order of the configuration.
     pub listeners: Vec<SocketAddr>,
     pub metrics: Option<SocketAddr>,
+    pub admin: Option<SocketAddr>,
     pub running: Running,
     log: Log,
     /// Its store, where the configuration names none.
@@ -58,7 +59,7 @@ impl Gateway {
             // Gateways side by side must not share it.
             config.store.path = store.path().to_owned();
         }
-        let running = match start(&config, log.clone()).await {
+        let running = match start(&config, log.clone(), None).await {
             Ok(running) => running,
             Err(message) => panic!("the gateway does not start: {message}"),
         };
@@ -67,6 +68,7 @@ impl Gateway {
             addr: listeners[0],
             listeners,
             metrics: running.metrics,
+            admin: running.admin,
             running,
             log,
             _store: store,

@@ -9,7 +9,7 @@ use crate::config::check::brief;
 use crate::config::path;
 use crate::config::schema::{self, Named};
 use crate::config::settings::{Account, Anonymous, Billing, Key, KeyBilling, Package, Plan};
-use crate::config::words::PlanScope;
+use crate::config::words::{BillingMode, PlanScope};
 use crate::nearest::hint;
 
 impl Resolver<'_, '_> {
@@ -74,8 +74,7 @@ impl Resolver<'_, '_> {
             let balance = self
                 .amount(&format!("{path}.balance"), balance)
                 .unwrap_or_default();
-            self.dormant("accounts.balance", balance != Money::ZERO);
-            let projects = projects.unwrap_or_else(|| vec!["default".to_owned()]);
+                let projects = projects.unwrap_or_else(|| vec!["default".to_owned()]);
             for (at, project) in projects.iter().enumerate() {
                 let here = format!("{path}.projects[{at}]");
                 self.chosen_name(&here, project);
@@ -264,7 +263,6 @@ impl Resolver<'_, '_> {
         let monthly = self
             .amount(&format!("{path}.monthly"), monthly)
             .filter(some);
-        self.dormant("keys.spend_cap", daily.is_some() || monthly.is_some());
         (daily, monthly)
     }
 
@@ -294,7 +292,7 @@ impl Resolver<'_, '_> {
         let day_starts =
             day_starts.and_then(|text| self.parsed("billing.day_starts", &text.0, forms::offset));
         Billing {
-            mode: self.mode(mode),
+            mode: mode.unwrap_or(BillingMode::Off),
             day_starts_seconds: day_starts.unwrap_or(0),
             packages: self.packages(packages),
         }
@@ -302,7 +300,6 @@ impl Resolver<'_, '_> {
 
     fn packages(&mut self, given: Option<Named<schema::Package>>) -> Vec<Package> {
         let given = given.map(|given| given.0).unwrap_or_default();
-        self.dormant("billing.packages", !given.is_empty());
         let mut packages = Vec::new();
         for (name, typed) in given {
             let path = path::field("billing.packages", &name);

@@ -18,7 +18,6 @@ use super::path;
 use super::report::Report;
 use super::schema::{self, Amount};
 use super::settings::Config;
-use super::words::BillingMode;
 use crate::billing::money::Money;
 use crate::nearest::hint;
 
@@ -222,12 +221,6 @@ impl Resolver<'_, '_> {
             );
         }
         Some(file)
-    }
-
-    fn mode(&mut self, given: Option<BillingMode>) -> BillingMode {
-        let mode = given.unwrap_or(BillingMode::Off);
-        self.dormant("billing.mode", mode != BillingMode::Off);
-        mode
     }
 }
 

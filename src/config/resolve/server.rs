@@ -47,7 +47,6 @@ impl Resolver<'_, '_> {
 
     pub(super) fn admin(&mut self, given: Option<schema::Admin>) -> Option<Admin> {
         let schema::Admin { bind, token } = given?;
-        self.dormant("admin", true);
         // A token that could not be read is given all the same.
         let without_token = token.is_none() && !self.report.is_unusable("admin.token");
         let token = token.and_then(|token| {
@@ -189,7 +188,6 @@ impl Resolver<'_, '_> {
             }) => (path, redis, on_failure),
             None => (None, None, None),
         };
-        self.dormant("store.path", path.is_some());
         let path = path.map_or_else(|| "./data".to_owned(), |path| path.0);
         if path.is_empty() {
             self.report.value(
@@ -201,7 +199,6 @@ impl Resolver<'_, '_> {
             Some(schema::OnFailure { limits, billing }) => (limits, billing),
             None => (None, None),
         };
-        self.dormant("store.on_failure.billing", billing.is_some());
         Store {
             path: path.into(),
             redis: redis.and_then(|redis| self.redis(redis)),
