@@ -74,7 +74,10 @@ fn hex(text: &str) -> String {
 
 fn unhex(text: &str) -> Option<String> {
     let digits = text.as_bytes();
-    if digits.is_empty() || digits.len() % 2 != 0 || !digits.iter().all(u8::is_ascii_hexdigit) {
+    if digits.is_empty()
+        || !digits.len().is_multiple_of(2)
+        || !digits.iter().all(u8::is_ascii_hexdigit)
+    {
         return None;
     }
     let bytes = digits

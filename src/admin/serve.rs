@@ -4,7 +4,7 @@ use super::failure::{Code, Failure, Outcome};
 use super::{Admin, Request};
 use crate::id::RequestId;
 use async_trait::async_trait;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Response, StatusCode};
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
@@ -13,6 +13,10 @@ use tokio::time::timeout;
 
 /// The longest body, in bytes.
 const LONGEST: usize = 64 << 10;
+
+/// As much of a refused body is read, and for so long: a connection that is closed on unread bytes may lose
+/// the answer.
+const DRAINED: (usize, Duration) = (1 << 20, Duration::from_millis(500));
 
 /// A body must be there whole so long after its head.
 const SLOWEST: Duration = Duration::from_secs(10);
@@ -31,9 +35,14 @@ impl ServeHttp for Admin {
                 .and_then(|address| address.as_inet())
                 .copied(),
         };
-        let reply = self.answer(&request, body(session)).await;
-        if reply.status.is_client_error() {
-            // What may be left of a body is not waited for.
+        let has_body = request.headers.contains_key(TRANSFER_ENCODING)
+            || request
+                .headers
+                .get(CONTENT_LENGTH)
+                .is_some_and(|length| length != "0");
+        let mut whole = !has_body;
+        let reply = self.answer(&request, body(session, &mut whole)).await;
+        if !whole && !drained(session).await {
             session.set_keepalive(None);
         }
         let length = reply.body.len();
@@ -59,8 +68,8 @@ impl ServeHttp for Admin {
     }
 }
 
-/// Reads the body.
-async fn body(session: &mut ServerSession) -> Outcome<Vec<u8>> {
+/// Reads the body, and notes when it has come to its end.
+async fn body(session: &mut ServerSession, whole: &mut bool) -> Outcome<Vec<u8>> {
     let read = async {
         let mut body = Vec::new();
         loop {
@@ -72,7 +81,10 @@ async fn body(session: &mut ServerSession) -> Outcome<Vec<u8>> {
                     ));
                 }
                 Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-                Ok(None) => return Ok(body),
+                Ok(None) => {
+                    *whole = true;
+                    return Ok(body);
+                }
                 Err(_) => {
                     return Err(Failure::new(
                         Code::InvalidJson,
@@ -88,4 +100,21 @@ async fn body(session: &mut ServerSession) -> Outcome<Vec<u8>> {
             "The body did not arrive within 10 s; send it again.",
         ))
     })
+}
+
+/// Reads what is left of a body, to its end if that is near.
+async fn drained(session: &mut ServerSession) -> bool {
+    let (most, time) = DRAINED;
+    let read = async {
+        let mut left = most;
+        while let Ok(chunk) = session.read_request_body().await {
+            match chunk.map(|chunk| left.checked_sub(chunk.len())) {
+                None => return true,
+                Some(Some(less)) => left = less,
+                Some(None) => return false,
+            }
+        }
+        false
+    };
+    timeout(time, read).await.unwrap_or(false)
 }

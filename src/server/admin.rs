@@ -218,6 +218,72 @@ keys:
         assert_eq!((&*session.project, &*session.hint), ("default", "sk-01234"));
     }
 
+    /// What the API answers to requests on one connection, each sent when the answer before has ended as said.
+    async fn answers(requests: &[(&str, &str)]) -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let admin = Arc::new(crate::admin::fake_tests::bench().admin);
+        let (_keep, never) = watch::channel(false);
+        let (address, _) = serve(([127, 0, 0, 1], 0).into(), admin, never).unwrap();
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let mut all = String::new();
+        for (request, end) in requests {
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            while end.is_empty() || !answer.ends_with(end) {
+                let mut bytes = [0; 4096];
+                // A reset behind the last answer is an end as well.
+                match stream.read(&mut bytes).await {
+                    Ok(0) | Err(_) => break,
+                    Ok(count) => answer += std::str::from_utf8(&bytes[..count]).unwrap(),
+                }
+            }
+            all += &answer;
+        }
+        all.to_lowercase()
+    }
+
+    #[tokio::test]
+    async fn the_api_is_served_over_http() {
+        let token = crate::admin::fake_tests::TOKEN;
+        let head = |line: &str, more: &str| {
+            format!("{line} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n{more}\r\n")
+        };
+        let close = "Connection: close\r\n";
+        let three = answers(&[
+            (&head("HEAD /admin/v1/keys", ""), "\r\n\r\n"),
+            (&head("GET /admin/v1/none", ""), "}}"),
+            (&head("GET /admin/v1/nodes", close), ""),
+        ])
+        .await;
+        assert_eq!(three.matches("http/1.1 200 ok").count(), 2, "{three}");
+        assert_eq!(
+            three.matches("http/1.1 404 not found").count(),
+            1,
+            "{three}"
+        );
+        assert_eq!(
+            three.matches("\r\nx-request-id: req_").count(),
+            3,
+            "{three}"
+        );
+        let chunked = "Transfer-Encoding: chunked\r\nConnection: close\r\n";
+        let body = r#"{"name":"a","account":"acme"}"#;
+        let request = head("POST /admin/v1/keys", chunked);
+        let request = format!("{request}{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+        let made = answers(&[(&request, "")]).await;
+        assert!(made.starts_with("http/1.1 201 created"), "{made}");
+        let long = format!("{{\"name\":\"{}\"}}", "x".repeat(70_000));
+        let length = format!("Content-Length: {}\r\n", long.len());
+        let request = head("POST /admin/v1/keys", &length) + &long;
+        let refused = answers(&[(&request, "}}"), (&head("GET /admin/v1/nodes", close), "")]).await;
+        assert!(refused.starts_with("http/1.1 413 "), "{refused}");
+        assert!(refused.contains("http/1.1 200 ok"), "{refused}");
+        // Refused before its body came: answered, and closed.
+        let request = "POST /admin/v1/keys HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n";
+        let refused = answers(&[(request, "")]).await;
+        assert!(refused.starts_with("http/1.1 401 "), "{refused}");
+    }
+
     #[test]
     fn the_file_is_checked_again() {
         let same = recheck(config(), || parse("test", YAML, &|_| None));
