@@ -145,10 +145,9 @@ impl Operation {
     /// The methods that it answers.
     pub const fn allow(self) -> &'static str {
         match self {
-            Operation::ListModels
-            | Operation::GetModel
-            | Operation::Catalog
-            | Operation::Usage => "GET, HEAD, OPTIONS",
+            Operation::ListModels | Operation::GetModel | Operation::Catalog | Operation::Usage => {
+                "GET, HEAD, OPTIONS"
+            }
             _ => "POST, OPTIONS",
         }
     }
@@ -159,10 +158,9 @@ impl Operation {
             Operation::ImagesEdits
             | Operation::AudioTranscriptions
             | Operation::AudioTranslations => Body::Multipart,
-            Operation::ListModels
-            | Operation::GetModel
-            | Operation::Catalog
-            | Operation::Usage => Body::None,
+            Operation::ListModels | Operation::GetModel | Operation::Catalog | Operation::Usage => {
+                Body::None
+            }
             _ => Body::Json,
         }
     }

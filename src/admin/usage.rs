@@ -10,7 +10,6 @@ use super::{Admin, Call};
 use crate::billing::money::Money;
 use crate::billing::period::{date, day};
 use crate::billing::{Sums, Used};
-use crate::meter::usage::Usage;
 use crate::rejection::quoted;
 use http::StatusCode;
 use http::header::ACCEPT;
@@ -75,7 +74,7 @@ impl Admin {
             return Ok(Reply::text(StatusCode::OK, "text/csv; charset=utf-8", body));
         }
         let mut total = Sums::default();
-        rows.values().for_each(|row| add(&mut total, &row.sums));
+        rows.values().for_each(|row| total.add(&row.sums));
         let place = |(place, _): &(String, Row)| place.clone();
         let (rows, next) = page.cut(rows.into_iter().collect(), place);
         let data: Vec<Value> = rows.iter().map(|(_, row)| row_object(row)).collect();
@@ -128,7 +127,7 @@ impl Admin {
             let place: Vec<&str> = names.iter().map(|(_, name)| name.as_str()).collect();
             let row = rows.entry(place.join("\u{1}")).or_default();
             row.names = names;
-            add(&mut row.sums, &used.sums);
+            row.sums.add(&used.sums);
         }
         Ok(rows)
     }
@@ -210,46 +209,6 @@ fn dimensions(query: &Query) -> Outcome<Vec<&'static str>> {
         );
     }
     Ok(by)
-}
-
-fn add(to: &mut Sums, from: &Sums) {
-    let Sums {
-        requests,
-        used,
-        cost,
-        estimated_cost,
-        package_tokens,
-    } = from;
-    let Used {
-        tokens,
-        images,
-        characters,
-        seconds,
-    } = used;
-    let Usage {
-        input,
-        cached_input,
-        cache_write,
-        output,
-        reasoning,
-    } = tokens;
-    for (sum, part) in [
-        (&mut to.requests, requests),
-        (&mut to.used.images, images),
-        (&mut to.used.characters, characters),
-        (&mut to.used.seconds, seconds),
-        (&mut to.used.tokens.input, input),
-        (&mut to.used.tokens.cached_input, cached_input),
-        (&mut to.used.tokens.cache_write, cache_write),
-        (&mut to.used.tokens.output, output),
-        (&mut to.used.tokens.reasoning, reasoning),
-        (&mut to.package_tokens, package_tokens),
-    ] {
-        *sum = sum.saturating_add(*part);
-    }
-    let more = |sum: Money, part: &Money| sum.saturating_add(*part);
-    to.cost = more(to.cost, cost);
-    to.estimated_cost = more(to.estimated_cost, estimated_cost);
 }
 
 fn row_object(row: &Row) -> Value {

@@ -125,6 +125,28 @@ impl Ledger {
         Ok(all)
     }
 
+    /// The usage of one account, but for the last moments: for clients, who may ask often.
+    ///
+    /// # Errors
+    /// [`PostError::Away`].
+    pub async fn usage_so_far(
+        &self,
+        account: &str,
+        since: i32,
+        until: i32,
+    ) -> Result<Vec<UsageRow>, PostError> {
+        match &self.books {
+            Books::Embedded(embedded) => {
+                let rows = embedded.usage_so_far(account, since, until);
+                rows.await.map_err(unreadable)
+            }
+            Books::Nodes(nodes) => {
+                let rows = nodes.shared.usage(account, since, until);
+                rows.await.map_err(away)
+            }
+        }
+    }
+
     /// Compares the sums of accounts with the entries, the usage and the holds that they are sums of.
     ///
     /// # Errors

@@ -187,6 +187,22 @@ impl Embedded {
         .await
     }
 
+    /// The same of one account as far as it is on the disk: what is newer than a moment may not be in it. For
+    /// clients, who may ask often.
+    ///
+    /// # Errors
+    /// The store's, in one line.
+    pub async fn usage_so_far(
+        &self,
+        account: &str,
+        since_day: i32,
+        until_day: i32,
+    ) -> Result<Vec<UsageRow>, String> {
+        let account: Arc<str> = account.into();
+        let rows = self.aside(move |books| books.db.usage(Some(&account), since_day, until_day));
+        Ok(rows.await?.into_iter().map(|(_, row)| row).collect())
+    }
+
     /// Every sum that is not what it should be: on the disk, and in memory beside the disk.
     ///
     /// # Errors

@@ -16,9 +16,12 @@ mod nodes;
 pub mod period;
 mod redis;
 pub mod seeds;
+mod sums;
 pub mod wallet;
 
-use crate::meter::usage::{Source, Usage};
+pub use sums::{Sums, UsageRow, Used};
+
+use crate::meter::usage::Source;
 use money::Money;
 use period::Period;
 use serde::{Deserialize, Serialize};
@@ -188,19 +191,6 @@ pub struct Due {
     pub used: Used,
 }
 
-/// What can be charged for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Used {
-    /// Tokens.
-    pub tokens: Usage,
-    /// Pictures.
-    pub images: u64,
-    /// Characters that were spoken.
-    pub characters: u64,
-    /// Seconds of sound or film, begun ones counted whole.
-    pub seconds: u64,
-}
-
 impl Due {
     /// Tokens that a package loses by it.
     pub fn package_tokens(&self) -> u64 {
@@ -367,36 +357,6 @@ pub struct Spent {
     pub daily: Money,
     /// In that month.
     pub monthly: Money,
-}
-
-/// What was used in a day, by key and model.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UsageRow {
-    /// Days since 1970-01-01, as `billing.day_starts` has them.
-    pub day: i32,
-    /// The key's id.
-    pub key: Arc<str>,
-    /// The account's project.
-    pub project: Arc<str>,
-    /// The model.
-    pub model: Arc<str>,
-    /// The sums.
-    pub sums: Sums,
-}
-
-/// Sums of charges.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sums {
-    /// Requests that used something.
-    pub requests: u64,
-    /// What they used.
-    pub used: Used,
-    /// What was taken from the balance.
-    pub cost: Money,
-    /// The part of `cost` whose usage was estimated.
-    pub estimated_cost: Money,
-    /// What was taken from packages.
-    pub package_tokens: u64,
 }
 
 /// A sum that is not what it should be.

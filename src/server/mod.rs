@@ -175,7 +175,12 @@ pub async fn start(
         let socket = bound(address, "metrics")?;
         metrics_at = Some(local_address(&socket)?);
         let app = Arc::new(local::MetricsPage::new(gateway.metrics.clone()));
-        tasks.push(tokio::spawn(listen::serve(socket, None, app, never.clone())));
+        tasks.push(tokio::spawn(listen::serve(
+            socket,
+            None,
+            app,
+            never.clone(),
+        )));
     }
     let books = match (ledger, registry) {
         (Some(ledger), Some(registry)) => Some(Arc::new(Connected { ledger, registry })),

@@ -74,7 +74,7 @@ impl Resolver<'_, '_> {
             let balance = self
                 .amount(&format!("{path}.balance"), balance)
                 .unwrap_or_default();
-                let projects = projects.unwrap_or_else(|| vec!["default".to_owned()]);
+            let projects = projects.unwrap_or_else(|| vec!["default".to_owned()]);
             for (at, project) in projects.iter().enumerate() {
                 let here = format!("{path}.projects[{at}]");
                 self.chosen_name(&here, project);

@@ -2,8 +2,7 @@
 
 use super::{Db, DbError, MARKS, USAGE, WALLETS, parse, text};
 use crate::billing::wallet::Wallet;
-use crate::billing::{Charge, Sums, UsageRow, Used};
-use crate::meter::usage::{Source, Usage};
+use crate::billing::{Charge, Sums, UsageRow};
 use ahash::AHashMap;
 use redb::{ReadableTable, Table};
 use std::collections::hash_map::Entry::{Occupied, Vacant};
@@ -79,7 +78,7 @@ impl Db {
                     Vacant(empty) => empty.insert(wallet(&wallets, &charge.held.account)?),
                 };
                 wallet.charge(charge);
-                if let Some(source) = charge.source {
+                if let Some(more) = Sums::of(charge) {
                     let held = &charge.held;
                     let row: Row = (
                         &held.account,
@@ -92,7 +91,7 @@ impl Db {
                         Occupied(sums) => sums.into_mut(),
                         Vacant(empty) => empty.insert(sums(&usage, row)?),
                     };
-                    add(sums, charge, source);
+                    sums.add(&more);
                 }
             }
             for (account, wallet) in &changed {
@@ -184,51 +183,5 @@ fn sums(table: &Table<'_, Row<'static>, &'static [u8]>, row: Row) -> Result<Sums
     match table.get(row)? {
         Some(sums) => parse("usage", sums.value()),
         None => Ok(Sums::default()),
-    }
-}
-
-fn add(sums: &mut Sums, charge: &Charge, source: Source) {
-    let Sums {
-        requests,
-        used,
-        cost,
-        estimated_cost,
-        package_tokens,
-    } = sums;
-    *requests = requests.saturating_add(1);
-    add_used(used, &charge.due.used);
-    *cost = cost.saturating_add(charge.money());
-    if source != Source::Reported {
-        *estimated_cost = estimated_cost.saturating_add(charge.money());
-    }
-    *package_tokens = package_tokens.saturating_add(charge.tokens());
-}
-
-/// Every field is named, so that a new one is not forgotten here.
-fn add_used(sum: &mut Used, more: &Used) {
-    let Used {
-        tokens:
-            Usage {
-                input,
-                cached_input,
-                cache_write,
-                output,
-                reasoning,
-            },
-        images,
-        characters,
-        seconds,
-    } = sum;
-    for (sum, more) in [
-        (input, more.tokens.input),
-        (cached_input, more.tokens.cached_input),
-        (cache_write, more.tokens.cache_write),
-        (output, more.tokens.output),
-        (reasoning, more.tokens.reasoning),
-        (images, more.images),
-        (characters, more.characters),
-        (seconds, more.seconds),
-    ] {
-        *sum = sum.saturating_add(more);
     }
 }
