@@ -9,7 +9,7 @@
 //!
 //! | layer | members | may import |
 //! | --- | --- | --- |
-//! | 0 words | [`id`], [`billing::money`], [`rejection`], `nearest` | std; http and bytes for header values |
+//! | 0 words | [`id`], [`clock`], [`billing::money`], [`rejection`], `nearest` | std; http and bytes for header values |
 //! | 1 pure | [`route`], [`auth`], [`catalog`], [`limit`] (words, [`limit::bucket`], [`limit::state`]), [`upstream`] (selection), [`wire`], [`meter`] | 0 |
 //! | 2 use cases | [`admit`] | 0–1 |
 //! | 3 adapters | [`record`], [`store`], [`limit::memory`], [`limit::redis`], [`limit::limiter`], `limit::settling`, [`limit::flood`], [`auth::directory`], [`upstream::addresses`] | 0–2 |
