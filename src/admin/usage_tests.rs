@@ -124,7 +124,7 @@ async fn the_gateway_is_seen() {
         },
         Drift {
             account: "acme".into(),
-            what: "packages".into(),
+            what: "memory packages".into(),
             stored: 5,
             expected: 3,
         },
