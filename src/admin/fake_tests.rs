@@ -340,3 +340,8 @@ pub fn request(method: &str, path: &str, headers: &[(&'static str, &str)]) -> Re
         client: Some(([10, 0, 0, 7], 50_000).into()),
     }
 }
+
+/// An error's code.
+pub fn code(body: &Value) -> &str {
+    body["error"]["code"].as_str().unwrap_or("none")
+}

@@ -240,6 +240,10 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
+mod account_tests;
+#[cfg(test)]
 pub(crate) mod fake_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod usage_tests;

@@ -127,7 +127,7 @@ impl Admin {
         } = drift;
         let difference = stored.saturating_sub(*expected);
         // Packages are counted in tokens, all else is money.
-        let tokens = what.starts_with("package");
+        let tokens = what.split(' ').any(|word| word.starts_with("package"));
         let shown = |sum: i64| match tokens {
             true => json!(sum),
             false => json!(Money::from_micros(sum).to_string()),

@@ -1,19 +1,12 @@
-//! Calls, from the request to the answer, on books and keys in memory.
+//! Calls about keys, and what all calls have in common: from the request to the answer, on books and keys in
+//! memory.
 
 use super::audit;
 use super::failure::{Code, Failure};
-use super::fake_tests::{NOW, TOKEN, bench, parsed, request};
+use super::fake_tests::{TOKEN, bench, code, parsed, request};
 use super::router::ENDPOINTS;
-use crate::billing::money::Money;
-use crate::billing::period::{Calendar, day};
-use crate::billing::{Drift, Sums, UsageRow, Used};
-use crate::meter::usage::Usage;
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
-
-fn code(body: &Value) -> &str {
-    body["error"]["code"].as_str().unwrap_or("none")
-}
 
 #[tokio::test]
 async fn a_key_lives() {
@@ -233,101 +226,6 @@ async fn a_repeated_request_is_done_once() {
 }
 
 #[tokio::test]
-async fn an_account_lives() {
-    let bench = bench();
-    let new = r#"{"id":"beta","plan":"free","projects":["a","b"]}"#;
-    let (status, made) = bench.call("POST", "/accounts", new).await;
-    assert_eq!((status, &made["balance"]), (201, &json!("0.000000")));
-    for taken in ["beta", "acme"] {
-        let body = format!(r#"{{"id":"{taken}","plan":"free"}}"#);
-        let (status, answer) = bench.call("POST", "/accounts", &body).await;
-        assert_eq!((status, code(&answer)), (409, "conflict"));
-    }
-    // As written, to the last digit.
-    let top_up = r#"{"amount": 8000000000.000001, "note": "invoice 7"}"#;
-    let (status, state) = bench.call("POST", "/accounts/beta/top-ups", top_up).await;
-    assert_eq!(
-        (status, &state["balance"]),
-        (201, &json!("8000000000.000001"))
-    );
-    assert_eq!(state["entry"]["kind"], "top_up");
-    assert_eq!(state["entry"]["note"], "invoice 7");
-    let too_much = r#"{"amount": "2000000000"}"#;
-    let (status, answer) = bench.call("POST", "/accounts/beta/top-ups", too_much).await;
-    assert_eq!((status, code(&answer)), (400, "invalid_value"));
-    let (status, answer) = bench
-        .call(
-            "POST",
-            "/accounts/beta/refunds",
-            r#"{"amount":"8000000000.000002"}"#,
-        )
-        .await;
-    assert_eq!((status, code(&answer)), (402, "insufficient_balance"));
-    for wrong in [
-        r#"{"amount":0}"#,
-        r#"{"amount":1e3}"#,
-        r#"{"amount":"1.0000001"}"#,
-        "{}",
-    ] {
-        let (status, _) = bench.call("POST", "/accounts/beta/refunds", wrong).await;
-        assert_eq!(status, 400, "{wrong}");
-    }
-    let grant = r#"{"package":"starter"}"#;
-    let (status, state) = bench.call("POST", "/accounts/beta/packages", grant).await;
-    assert_eq!(status, 201);
-    assert_eq!(state["packages"][0]["tokens_left"], 1000);
-    assert_eq!(state["packages"][0]["active"], true);
-    assert_eq!(state["packages"][0]["expires"], "2026-12-20T12:00:00Z");
-    let (_, granted) = bench.call("GET", "/accounts/beta/packages", "").await;
-    assert_eq!(granted["data"], state["packages"]);
-    let (status, answer) = bench
-        .call("POST", "/accounts/beta/packages", r#"{"package":"starts"}"#)
-        .await;
-    assert_eq!((status, code(&answer)), (400, "invalid_value"));
-    let (_, entries) = bench
-        .call("GET", "/accounts/beta/entries?limit=2", "")
-        .await;
-    assert_eq!(entries["data"].as_array().unwrap().len(), 2);
-    assert!(entries["next"].is_string());
-
-    let key = r#"{"name":"k","account":"beta","project":"a"}"#;
-    assert_eq!(bench.call("POST", "/keys", key).await.0, 201);
-    let (status, answer) = bench
-        .call("PATCH", "/accounts/beta", r#"{"projects":["b"]}"#)
-        .await;
-    assert_eq!((status, code(&answer)), (409, "conflict"));
-    let (_, edited) = bench
-        .call("PATCH", "/accounts/beta", r#"{"plan":"pro"}"#)
-        .await;
-    assert_eq!(
-        (&edited["plan"], &edited["projects"]),
-        (&json!("pro"), &json!(["a", "b"]))
-    );
-    assert_eq!(edited["keys"][0]["spent"]["daily"], "0.000000");
-    let (status, _) = bench
-        .call("PATCH", "/accounts/acme", r#"{"plan":"pro"}"#)
-        .await;
-    assert_eq!(status, 409);
-    let (_, all) = bench.call("GET", "/accounts", "").await;
-    assert_eq!(
-        (&all["data"][0]["id"], &all["data"][1]["id"]),
-        (&json!("acme"), &json!("beta"))
-    );
-}
-
-#[tokio::test]
-async fn an_account_that_was_never_opened_is_opened_by_its_first_entry() {
-    let bench = bench();
-    let (_, before) = bench.call("GET", "/accounts/acme", "").await;
-    assert_eq!(before["balance"], "100.000000");
-    assert!(bench.store.statement_of("acme").is_none());
-    let (_, after) = bench
-        .call("POST", "/accounts/acme/refunds", r#"{"amount":"0.5"}"#)
-        .await;
-    assert_eq!(after["balance"], "99.500000");
-}
-
-#[tokio::test]
 async fn others_may_write_at_the_same_time() {
     let bench = bench();
     let (_, made) = bench
@@ -350,135 +248,6 @@ async fn others_may_write_at_the_same_time() {
         let (status, answer) = parsed(&reply);
         assert_eq!((status, code(&answer)), (503, "temporarily_unavailable"));
     }
-}
-
-fn used(day_: &str, key: &str, model: &str, cost: i64) -> UsageRow {
-    UsageRow {
-        day: day(day_).unwrap(),
-        key: key.into(),
-        project: "default".into(),
-        model: model.into(),
-        sums: Sums {
-            requests: 1,
-            used: Used {
-                tokens: Usage {
-                    input: 10,
-                    output: 5,
-                    ..Usage::default()
-                },
-                ..Used::default()
-            },
-            cost: Money::from_micros(cost),
-            ..Sums::default()
-        },
-    }
-}
-
-#[tokio::test]
-async fn usage_is_summed() {
-    let bench = bench();
-    *bench.store.usage.lock().unwrap() = vec![
-        ("acme".into(), used("2026-10-21", "old", "m", 1)),
-        (
-            "acme".into(),
-            used("2026-10-22", "key_9f86d081884c7d65", "=m,1", 1),
-        ),
-        (
-            "acme".into(),
-            used("2026-11-20", "key_9f86d081884c7d65", "m", 2),
-        ),
-        ("beta".into(), used("2026-11-20", "gone", "m", 4)),
-    ];
-    let (_, by_model) = bench.call("GET", "/usage", "").await;
-    assert_eq!(by_model["since"], "2026-10-22");
-    assert_eq!(by_model["data"][1]["model"], "m");
-    assert_eq!(by_model["data"][1]["requests"], 2);
-    assert_eq!(by_model["data"][1]["cost"], "0.000006");
-    assert_eq!(by_model["total"]["input_tokens"], 30);
-    let (_, by_key) = bench
-        .call("GET", "/usage?by=account,key,day&since=2026-11-20", "")
-        .await;
-    assert_eq!(by_key["data"][0]["key_name"], "ci");
-    assert_eq!(by_key["data"][0]["day"], "2026-11-20");
-    assert_eq!(by_key["data"][1]["key_name"], Value::Null);
-    let (_, one) = bench.call("GET", "/usage?account=acme&since=1d", "").await;
-    assert_eq!(one["total"]["cost"], "0.000002");
-    let (_, paged) = bench.call("GET", "/usage?limit=1", "").await;
-    let next = format!("/usage?limit=1&cursor={}", paged["next"].as_str().unwrap());
-    let (_, rest) = bench.call("GET", &next, "").await;
-    assert_eq!(rest["data"][0]["model"], "m");
-    let accept = [("accept", "application/json;q=0.1, Text/CSV; charset=utf-8")];
-    let csv = bench
-        .raw("GET", "/usage?by=model,key&account=acme", "", &accept)
-        .await;
-    assert_eq!(csv.headers["content-type"], "text/csv; charset=utf-8");
-    let text = String::from_utf8(csv.body).unwrap();
-    let mut lines = text.lines();
-    assert!(
-        lines
-            .next()
-            .unwrap()
-            .starts_with("model,key,key_name,requests,input_tokens")
-    );
-    assert!(
-        lines
-            .next()
-            .unwrap()
-            .starts_with("\"'=m,1\",key_9f86d081884c7d65,ci,1,10,")
-    );
-    for (query, expected) in [
-        ("by=modle", "invalid_value"),
-        ("since=tomorrow", "invalid_value"),
-        ("since=2026-11-20&until=2026-11-19", "invalid_value"),
-        ("sinse=1d", "unknown_field"),
-        ("limit=0", "invalid_value"),
-    ] {
-        let (status, answer) = bench.call("GET", &format!("/usage?{query}"), "").await;
-        assert_eq!((status, code(&answer)), (400, expected), "{query}");
-    }
-    assert_eq!(
-        Calendar::default().period(NOW).day,
-        day("2026-11-20").unwrap()
-    );
-}
-
-#[tokio::test]
-async fn the_gateway_is_seen() {
-    let bench = bench();
-    let (_, models) = bench.call("GET", "/models", "").await;
-    assert_eq!(models["data"][0]["id"], "gpt-5");
-    assert_eq!(models["data"][0]["state"], "degraded");
-    let (_, nodes) = bench.call("GET", "/nodes", "").await;
-    assert_eq!(
-        (&nodes["nodes"], &nodes["data"][0]["requests_in_flight"]),
-        (&json!(3), &json!(2))
-    );
-    let (status, _) = bench.call("GET", "/upstreams", "").await;
-    assert_eq!(status, 200);
-    let (status, answer) = bench.call("POST", "/reload", "").await;
-    assert_eq!((status, code(&answer)), (422, "invalid_configuration"));
-    assert_eq!(answer["error"]["errors"][0]["path"], "plans");
-    let (_, ledger) = bench.call("GET", "/ledger", "").await;
-    assert_eq!(ledger["drift"], json!([]));
-    *bench.store.drift.lock().unwrap() = vec![
-        Drift {
-            account: "acme".into(),
-            what: "balance".into(),
-            stored: 1,
-            expected: 3,
-        },
-        Drift {
-            account: "acme".into(),
-            what: "packages".into(),
-            stored: 5,
-            expected: 3,
-        },
-    ];
-    let (_, ledger) = bench.call("GET", "/ledger", "").await;
-    assert_eq!(ledger["drift"][0]["difference"], "-0.000002");
-    assert_eq!(ledger["drift"][1]["difference"], 2);
-    let (_, sold) = bench.call("GET", "/packages", "").await;
-    assert_eq!(sold["data"][0]["price"], "19.900000");
 }
 
 #[tokio::test]

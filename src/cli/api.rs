@@ -285,3 +285,23 @@ pub fn encoded(text: &str) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    #[test]
+    fn the_file_says_where_the_api_is() {
+        let of = |admin: &str| of_file(&parse("test", admin, &|_| None).unwrap());
+        let (url, token) = of("admin: { bind: '0.0.0.0:9901', token: secret }").unwrap();
+        assert_eq!(
+            (url.as_str(), token.as_deref()),
+            ("http://127.0.0.1:9901", Some("secret"))
+        );
+        let (url, token) = of("admin: { bind: '[::1]:9902' }").unwrap();
+        assert_eq!((url.as_str(), token), ("http://[::1]:9902", None));
+        assert!(of("version: 1").unwrap_err().contains("has no `admin`"));
+        assert_eq!(encoded("a@b/c d+é"), "a%40b%2Fc%20d%2B%C3%A9");
+    }
+}
