@@ -95,7 +95,7 @@ impl World {
         self.clock.fetch_add(ms, Ordering::SeqCst);
     }
 
-    /// One more node on the same store; only Redis takes two.
+    /// One more node on the same Redis.
     async fn another(&self) -> Node {
         let (redis, seed) = (self.redis.as_ref(), self.seed);
         Node::start(&self.clock, &self.dir, redis, self.settings, seed).await
@@ -658,6 +658,70 @@ fn fastrand(mut state: u64) -> impl FnMut(u64) -> u64 {
         state ^= state << 17;
         state % below.max(1)
     }
+}
+
+/// Charges that Redis had acknowledged and lost in a failover are sent again, from this node's journal and from those
+/// of dead processes: a server that comes back with an older state is such a one.
+#[tokio::test]
+async fn what_redis_has_lost_is_sent_again() {
+    let redis = Redis::start_with(&["--dbfilename", "old.rdb"]).await;
+    let world = World::new(1000, settings(), Some(redis)).await;
+    let mut hold = world.node.pay(&payer(), 100, 0).await.unwrap();
+    hold.settle(due(100, 1, 1), REPORTED);
+    world
+        .until(|statement| statement.balance == money(900))
+        .await;
+    let redis = world.redis.as_ref().unwrap();
+    assert_eq!(redis.command(&["SAVE"]).await.text(), "OK");
+    // Written, acknowledged, and lost.
+    for _ in 0..3 {
+        let mut hold = world.node.pay(&payer(), 50, 0).await.unwrap();
+        hold.settle(due(50, 1, 1), REPORTED);
+    }
+    world
+        .until(|statement| statement.balance == money(750))
+        .await;
+    redis.restart().await;
+    // Nobody asks for the account meanwhile.
+    let statement = world
+        .until(|statement| statement.balance == money(750))
+        .await;
+    assert_eq!(statement.held, Money::ZERO);
+    world.no_drift().await;
+    assert_eq!(world.node.metrics.billing.replayed.get(), 3);
+    // Lost again, and then the process ends: the next one sends it from what the first has left.
+    let redis = world.redis.as_ref().unwrap();
+    redis.kill().await;
+    let world = world.restart().await;
+    world.redis.as_ref().unwrap().restart().await;
+    world
+        .until(|statement| statement.balance == money(750))
+        .await;
+    world.no_drift().await;
+}
+
+/// Two nodes on one balance: together they serve what there is.
+#[tokio::test]
+async fn two_nodes_spend_one_balance_once() {
+    let world = World::redis(1000).await;
+    let other = world.another().await;
+    let mut served = 0;
+    let mut holds = Vec::new();
+    for nth in 0..40 {
+        let node = if nth % 2 == 0 { &world.node } else { &other };
+        if let Ok(hold) = node.pay(&payer(), 100, 0).await {
+            holds.push(hold);
+            served += 1;
+        }
+    }
+    assert_eq!(served, 10);
+    for mut hold in holds {
+        hold.settle(due(100, 1, 1), REPORTED);
+    }
+    let statement = world.settled().await;
+    assert_eq!(statement.balance, Money::ZERO);
+    world.no_drift().await;
+    other.end().await;
 }
 
 macro_rules! on_every_backend {
