@@ -120,7 +120,8 @@ fn the_example_loads() {
             per: Duration::from_secs(1)
         })
     );
-    assert!(config.dormant.iter().any(|name| name == "billing.mode"));
+    assert_eq!(config.dormant, ["public_url"]);
+    assert_eq!(config.billing.mode, BillingMode::Enforce);
     assert!(
         !format!("{config:?}").contains("secret"),
         "Debug shows no secret"
@@ -207,16 +208,13 @@ fn the_commented_default_loads() {
 #[test]
 fn what_is_absent_has_its_default() {
     let least = good("version: 1");
-    let mut written = good(
+    let written = good(
         "listeners: [{ bind: 127.0.0.1:8080 }]\nauth: { key_prefix: sk- }\nstore: { path: ./data }\ncurrency: USD\n\
          billing: { mode: off, day_starts: '+00:00' }\nlimits: { body: 32MiB, header: 32KiB }\nlog: { format: json, level: info }\n\
          surfaces:\n- { mount: /v1, api: openai, errors: openai }\n\
          - { mount: /api/v1, api: openai, retry_after: 60, statuses: { spend_cap_reached: 429, package_exhausted: 429 } }\n\
          - { mount: /anthropic, api: anthropic, errors: anthropic }\n",
     );
-    // But for what was given without effect, the two are the same.
-    let dormant = std::mem::take(&mut written.dormant);
-    assert_eq!(dormant, ["store.path"]);
     assert_eq!(least, written);
     let base = "providers: { p: { api: openai, base_url: http://localhost:1, TIMEOUTS } }\n\
          models: [{ id: m, MODEL upstreams: [{ provider: p, UPSTREAM }] }]\n";

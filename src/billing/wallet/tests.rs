@@ -240,7 +240,7 @@ fn what_nobody_may_refuse_goes_below_nothing() {
     assert_eq!(wallet.balance(), money(-50));
     // Without any package there is still a name for who should have paid.
     let held = wallet.hold_anyway(&by_package(5), 2, WALL, UTC);
-    assert_eq!(held.package.as_deref(), Some(""));
+    assert_eq!(held.package.as_deref(), Some("?"));
     settle(&mut wallet, held, 999, 5);
     assert_eq!(wallet.balance(), money(-50));
     grant(&mut wallet, "small", 3, 1);

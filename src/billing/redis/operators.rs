@@ -1,0 +1,182 @@
+//! What operators ask of the balances in Redis, and do to them.
+
+use super::Shared;
+use super::read::{statement_field, text, usage_row};
+use crate::billing::money::Money;
+use crate::billing::{Drift, Entry, MOST, Once, PostError, Posted, Statement, UsageRow};
+use crate::record::limits::Function;
+use crate::store::link::Away;
+use redis::{Cmd, Value, cmd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// An `Idempotency-Key` is remembered for so long.
+const REMEMBERED: Duration = Duration::from_secs(86_400);
+
+impl Shared {
+    /// Makes an entry; `Some` is the id of the entry that the same `Idempotency-Key` made before.
+    pub(in crate::billing) async fn post(
+        &self,
+        account: &str,
+        posted: &Posted,
+        once: Option<&Once>,
+    ) -> Result<Option<String>, PostError> {
+        let text_of = serde_json::to_string(posted).map_err(|_| PostError::TooLarge)?;
+        let wallet = self.key(account, "w");
+        let mut call = cmd("FCALL");
+        call.arg(&self.post).arg(2).arg(&wallet);
+        match once {
+            Some(once) => call.arg(self.key(account, &format!("i:{}", once.key))),
+            None => call.arg(&wallet),
+        };
+        self.now(&mut call);
+        let (kind, amount) = match &posted.entry {
+            Entry::Open { amount } => ("open", amount.micros()),
+            Entry::TopUp { amount } => ("top_up", amount.micros()),
+            Entry::Refund { amount } => ("refund", amount.micros()),
+            Entry::Grant { tokens, .. } => ("grant", i64::try_from(*tokens).unwrap_or(i64::MAX)),
+        };
+        if amount > MOST {
+            return Err(PostError::TooLarge);
+        }
+        call.arg(kind)
+            .arg(amount)
+            .arg(&*posted.id)
+            .arg(text_of)
+            .arg(once.map_or("", |once| &once.fingerprint))
+            .arg(REMEMBERED.as_secs());
+        if let Entry::Grant { package, valid, .. } = &posted.entry {
+            call.arg(&**package).arg(valid.as_millis() as u64);
+        }
+        let said = self.link.call(Function::Post, &call).await;
+        let said = said.map_err(|_| PostError::Away)?;
+        let Value::Array(values) = &said else {
+            return Err(PostError::Away);
+        };
+        let mut words = values.iter().filter_map(text);
+        match (words.next(), words.next()) {
+            // Who made the account before made it with this very seed.
+            (Some("ok" | "exists"), _) => Ok(None),
+            (Some("before"), Some(id)) => Ok(Some(id.to_owned())),
+            (Some("reused"), _) => Err(PostError::Reused),
+            (Some("unknown"), _) => Err(PostError::Unknown),
+            (Some("large"), _) => Err(PostError::TooLarge),
+            (Some("short"), Some(free)) => Err(PostError::Short {
+                available: Money::from_micros(free.parse().unwrap_or(0)),
+            }),
+            _ => Err(PostError::Away),
+        }
+    }
+
+    /// How an account stands; `None` if there is none.
+    pub(in crate::billing) async fn statement(
+        &self,
+        account: &str,
+    ) -> Result<Option<Statement>, Away> {
+        let mut call = cmd("HGETALL");
+        call.arg(self.key(account, "w"));
+        let fields = self.pairs(&call).await?;
+        if fields.is_empty() {
+            return Ok(None);
+        }
+        let mut statement = Statement::default();
+        for (name, value) in fields {
+            let read = statement_field(&mut statement, &name, &value);
+            read.ok_or_else(|| self.link.misunderstood())?;
+        }
+        statement.packages.sort_by_key(|package| package.expires);
+        statement.keys.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(Some(statement))
+    }
+
+    /// Every entry of an account, the oldest first.
+    pub(in crate::billing) async fn entries(&self, account: &str) -> Result<Vec<Posted>, Away> {
+        let mut call = cmd("LRANGE");
+        call.arg(self.key(account, "e")).arg(0).arg(-1);
+        let said = self.link.call(Function::Command, &call).await?;
+        let Value::Array(values) = &said else {
+            return Err(self.link.misunderstood());
+        };
+        let entries = values
+            .iter()
+            .map(|value| serde_json::from_str(text(value)?).ok());
+        let entries: Option<Vec<Posted>> = entries.collect();
+        entries.ok_or_else(|| self.link.misunderstood())
+    }
+
+    /// An account's usage of these days, both included.
+    pub(in crate::billing) async fn usage(
+        &self,
+        account: &str,
+        since: i32,
+        until: i32,
+    ) -> Result<Vec<UsageRow>, Away> {
+        let mut call = cmd("SMEMBERS");
+        call.arg(self.key(account, "d"));
+        let said = self.link.call(Function::Command, &call).await?;
+        let days = match &said {
+            Value::Array(days) | Value::Set(days) => days,
+            _ => return Err(self.link.misunderstood()),
+        };
+        let days = days.iter().filter_map(|day| text(day)?.parse::<i32>().ok());
+        let mut days: Vec<i32> = days.filter(|day| (since..=until).contains(day)).collect();
+        days.sort_unstable();
+        let mut rows = Vec::new();
+        for day in days {
+            let mut call = cmd("HGETALL");
+            call.arg(self.key(account, &format!("u:{day}")));
+            for (name, value) in self.pairs(&call).await? {
+                let row = usage_row(day, &name, &value);
+                rows.push(row.ok_or_else(|| self.link.misunderstood())?);
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Compares an account's sums with what they are sums of.
+    pub(in crate::billing) async fn verify(&self, account: &Arc<str>) -> Result<Vec<Drift>, Away> {
+        let mut call = cmd("FCALL");
+        call.arg(&self.verify).arg(1).arg(self.key(account, "w"));
+        let said = self.link.call(Function::Verify, &call).await?;
+        let Value::Array(lines) = &said else {
+            return Err(self.link.misunderstood());
+        };
+        let drift = |line: &Value| {
+            let Value::Array(words) = line else {
+                return None;
+            };
+            let [what, stored, expected] = words.as_slice() else {
+                return None;
+            };
+            Some(Drift {
+                account: account.clone(),
+                what: text(what)?.to_owned(),
+                stored: text(stored)?.parse().ok()?,
+                expected: text(expected)?.parse().ok()?,
+            })
+        };
+        let drifts: Option<Vec<Drift>> = lines.iter().map(drift).collect();
+        drifts.ok_or_else(|| self.link.misunderstood())
+    }
+
+    async fn pairs(&self, call: &Cmd) -> Result<Vec<(String, String)>, Away> {
+        let said = self.link.call(Function::Command, call).await?;
+        let pair =
+            |name: &Value, value: &Value| Some((text(name)?.to_owned(), text(value)?.to_owned()));
+        let pairs: Option<Vec<_>> = match &said {
+            Value::Array(values) => values
+                .chunks(2)
+                .map(|two| match two {
+                    [name, value] => pair(name, value),
+                    _ => None,
+                })
+                .collect(),
+            Value::Map(pairs) => pairs
+                .iter()
+                .map(|(name, value)| pair(name, value))
+                .collect(),
+            _ => None,
+        };
+        pairs.ok_or_else(|| self.link.misunderstood())
+    }
+}
