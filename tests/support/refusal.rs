@@ -47,6 +47,11 @@ pub fn framed(answer: &Response, envelope: Envelope) -> Value {
     let body = answer.json();
     let error = body["error"].clone();
     let expected: (&[&str], &[&str]) = match envelope {
+        // A cap also says when its period ends.
+        Envelope::OpenAi if error["code"] == "spend_cap_reached" => (
+            &["error"],
+            &["message", "type", "param", "code", "resets_at"],
+        ),
         Envelope::OpenAi => (&["error"], &["message", "type", "param", "code"]),
         Envelope::Anthropic => {
             assert_eq!(body["type"], "error");
