@@ -347,6 +347,7 @@ async fn the_default_file_serves_once_its_ports_are_free_ones() {
     let text = std::fs::read_to_string(Path::new(ROOT).join("conf/tollgate.yaml")).unwrap();
     let text = text
         .replace("127.0.0.1:8080", "127.0.0.1:0")
+        .replace("127.0.0.1:9901", "127.0.0.1:0")
         .replace("127.0.0.1:9902", "127.0.0.1:0");
     let (_folder, path) = file(&text);
     let served = Served::start(&path, &[]);

@@ -68,6 +68,7 @@ async fn anthropic_typescript() {
 async fn first_requests_of_the_readme() {
     let yaml = include_str!("../conf/tollgate.yaml")
         .replace("127.0.0.1:8080", "127.0.0.1:0")
+        .replace("127.0.0.1:9901", "127.0.0.1:0")
         .replace("127.0.0.1:9902", "127.0.0.1:0");
     let gateway = Gateway::with(&yaml).await;
     let key = gateway.running.session_key.as_deref().expect("a key");

@@ -202,7 +202,7 @@ fn the_commented_default_loads() {
         "{:?}",
         config.dormant
     );
-    assert_eq!(config.billing.mode, BillingMode::Off);
+    assert_eq!(config.billing.mode, BillingMode::Enforce);
 }
 
 #[test]
