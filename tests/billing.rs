@@ -39,12 +39,33 @@ impl World {
         World::new(more, Some(Redis::start().await)).await
     }
 
+    /// By a user who has the rights that `docs/limits.md` lists, and no others.
+    async fn with_rights_of_the_page() -> World {
+        let redis = Redis::start().await;
+        let page = include_str!("../docs/limits.md");
+        let (_, list) = page.split_once("The user needs ").unwrap();
+        let (list, _) = list.split_once("; of a cluster").unwrap();
+        let words = list.split(|c: char| c.is_whitespace() || "`(),".contains(c));
+        let rights = words.filter(|word| word.starts_with(['+', '~']));
+        let mut command = vec!["ACL", "SETUSER", "gateway", "on", ">password", "-@all"];
+        command.extend(rights);
+        redis.command(&command).await.ok();
+        let url = format!("redis://gateway:password@{}/0", redis.addr());
+        World::at(&url, DEFAULT, Some(redis)).await
+    }
+
     /// `more` are sections in place of those below.
     async fn new(more: &str, redis: Option<Redis>) -> World {
+        let url = redis.as_ref().map(Redis::url).unwrap_or_default();
+        World::at(&url, more, redis).await
+    }
+
+    async fn at(url: &str, more: &str, redis: Option<Redis>) -> World {
         let provider = Provider::start().await;
-        let store = redis.as_ref().map_or(String::new(), |redis| {
-            format!("store: {{ redis: {{ url: \"{}\" }} }}", redis.url())
-        });
+        let store = match url {
+            "" => String::new(),
+            url => format!("store: {{ redis: {{ url: \"{url}\" }} }}"),
+        };
         let item = |name: &str, rest: &str| {
             let hash = sha256(&key(name));
             format!("  - {{ name: {name}, account: acme, sha256: \"{hash}\"{rest} }}\n")
@@ -422,6 +443,32 @@ async fn a_price_is_that_of_the_admission_and_observed_nobody_is_refused(world: 
         let series = format!("{refusals}{{reason=\"{reason}\"}}");
         assert_eq!(world.gateway.metric(&series).await, 1.0, "{reason}");
     }
+}
+
+#[tokio::test]
+async fn the_rights_that_the_page_lists_are_enough() {
+    let world = World::with_rights_of_the_page().await;
+    let answer = world.post(CHAT, "plain", &chat(true)).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(world.settled().await["requests"], 1);
+    for (path, body) in [
+        ("accounts/acme/top-ups", json!({ "amount": 1 })),
+        ("accounts/acme/refunds", json!({ "amount": 1 })),
+        ("accounts/acme/packages", json!({ "package": "starter" })),
+        ("keys", json!({ "name": "made", "account": "acme" })),
+    ] {
+        let done = world.admin("POST", &format!("/admin/v1/{path}"), body).await;
+        assert_eq!(done.status, 201, "{path}: {}", done.text());
+    }
+    let answer = world.post(CHAT, "packaged", &chat(false)).await;
+    assert_eq!(answer.status, 200);
+    world.settled().await;
+    let page = world.gateway.metrics_text().await;
+    let errors: Vec<&str> = page
+        .lines()
+        .filter(|line| line.starts_with("tollgate_redis_errors_total{"))
+        .collect();
+    assert_eq!(errors, Vec::<&str>::new());
 }
 
 const DEFAULT: &str = "";
