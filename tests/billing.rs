@@ -457,7 +457,9 @@ async fn the_rights_that_the_page_lists_are_enough() {
         ("accounts/acme/packages", json!({ "package": "starter" })),
         ("keys", json!({ "name": "made", "account": "acme" })),
     ] {
-        let done = world.admin("POST", &format!("/admin/v1/{path}"), body).await;
+        let done = world
+            .admin("POST", &format!("/admin/v1/{path}"), body)
+            .await;
         assert_eq!(done.status, 201, "{path}: {}", done.text());
     }
     let answer = world.post(CHAT, "packaged", &chat(false)).await;

@@ -129,6 +129,28 @@ impl Bench {
         redis: Option<Shared>,
         clients: &[Client],
     ) -> Result<Proxy> {
+        self.serve(name, program, redis, clients, false).await
+    }
+
+    /// The same, and every request is charged.
+    pub async fn charging(
+        &self,
+        name: &str,
+        program: &Path,
+        redis: Option<Shared>,
+        clients: &[Client],
+    ) -> Result<Proxy> {
+        self.serve(name, program, redis, clients, true).await
+    }
+
+    async fn serve(
+        &self,
+        name: &str,
+        program: &Path,
+        redis: Option<Shared>,
+        clients: &[Client],
+        charging: bool,
+    ) -> Result<Proxy> {
         let [bind, metrics] = free_ports()?;
         let first = clients.first().ok_or("a gateway without a client")?;
         let file = self.scratch.path().join(format!("{}.yaml", bind.port()));
@@ -139,6 +161,7 @@ impl Bench {
             provider: self.upstream,
             store: &store,
             redis,
+            charging,
             clients,
         };
         std::fs::write(&file, settings.yaml())?;

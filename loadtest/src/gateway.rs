@@ -144,6 +144,8 @@ pub struct Settings<'a> {
     pub store: &'a Path,
     /// The Redis that holds the limits; without one, the gateway's memory does.
     pub redis: Option<Shared>,
+    /// Whether requests are charged.
+    pub charging: bool,
     /// Who may send.
     pub clients: &'a [Client],
 }
@@ -157,9 +159,11 @@ impl Settings<'_> {
             provider,
             store,
             redis,
+            charging,
             clients,
         } = self;
         let store = store.display();
+        let mode = if *charging { "enforce" } else { "off" };
         let redis = match redis {
             Some(Shared { redis, when_away }) => {
                 let policy = when_away.name();
@@ -182,6 +186,7 @@ models:
   - id: {MODEL}
     upstreams: [{{ provider: fake, model: {MODEL} }}]
     price: {{ input: 1, output: 2 }}
+billing: {{ mode: "{mode}" }}
 "#
         );
         let (mut plans, mut accounts, mut keys) = (String::new(), String::new(), String::new());

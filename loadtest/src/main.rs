@@ -8,6 +8,7 @@
 
 mod balancer;
 mod bench;
+mod charges;
 mod cluster;
 mod compare;
 mod connection;
@@ -66,6 +67,8 @@ enum Verb {
     Limits(limits::Limits),
     /// Check that the policy for outages of Redis holds: killed, flushed, stopped, read-only and cut off under load.
     Outage(outage::Outage),
+    /// Measure what charging costs: off, on the embedded store, on Redis, beside a bare pass-through.
+    Charges(charges::Charges),
     /// Compare limits in Redis with limits in memory: processor time, throughput, calls.
     Stores(stores::Stores),
     /// Measure what a refusal costs: 429 with limits in memory and in Redis, 401.
@@ -227,6 +230,10 @@ fn run(verb: Verb) -> Result<ExitCode> {
         }
         Verb::Limits(limits) => conclude(limits.out.clone(), limits.run()),
         Verb::Outage(outage) => conclude(outage.out.clone(), outage.run()),
+        Verb::Charges(charges) => {
+            process::pin_self(charges.cores.load)?;
+            conclude(charges.out.clone(), charges.run())
+        }
         Verb::Stores(stores) => {
             process::pin_self(stores.cores.load)?;
             conclude(stores.out.clone(), stores.run())
