@@ -11,8 +11,12 @@ use serde_json::{Map, Value, json};
 pub enum Keys {
     /// Make a key. Its text is shown once.
     Create {
-        /// Its name.
-        name: String,
+        /// Its name; or write --name NAME.
+        #[arg(required_unless_present = "named", conflicts_with = "named")]
+        name: Option<String>,
+        /// Its name, for those who would not put it first.
+        #[arg(long = "name", id = "named", value_name = "NAME")]
+        named: Option<String>,
         /// The account that pays.
         #[arg(long)]
         account: String,
@@ -127,11 +131,13 @@ pub fn run(verb: &Keys, api: &Api, as_json: bool) -> Result<Output, String> {
     let key = match verb {
         Keys::Create {
             name,
+            named,
             account,
             fields,
         } => {
             let mut body = body(fields);
-            body.insert("name".into(), json!(name));
+            // Exactly one is there.
+            body.insert("name".into(), json!(name.as_ref().or(named.as_ref())));
             body.insert("account".into(), json!(account));
             let made = api.write("POST", "/keys", Some(&Value::Object(body)))?;
             return Ok(if as_json {

@@ -23,6 +23,7 @@ pub enum Function {
     Renew,
     Read,
     Announce,
+    Nodes,
     Charge,
     Extend,
     Forget,
@@ -35,12 +36,13 @@ pub enum Function {
 }
 
 impl Function {
-    const ALL: [Function; 13] = [
+    const ALL: [Function; 14] = [
         Function::Admit,
         Function::Settle,
         Function::Renew,
         Function::Read,
         Function::Announce,
+        Function::Nodes,
         Function::Charge,
         Function::Extend,
         Function::Forget,
@@ -65,6 +67,7 @@ impl Function {
             Function::Renew => "renew",
             Function::Read => "read",
             Function::Announce => "announce",
+            Function::Nodes => "nodes",
             Function::Charge => "charge",
             Function::Extend => "extend",
             Function::Forget => "forget",
