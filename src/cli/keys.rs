@@ -11,12 +11,8 @@ use serde_json::{Map, Value, json};
 pub enum Keys {
     /// Make a key. Its text is shown once.
     Create {
-        /// Its name; or write --name NAME.
-        #[arg(required_unless_present = "named", conflicts_with = "named")]
-        name: Option<String>,
-        /// Its name, for those who would not put it first.
-        #[arg(long = "name", id = "named", value_name = "NAME")]
-        named: Option<String>,
+        #[command(flatten)]
+        name: Name,
         /// The account that pays.
         #[arg(long)]
         account: String,
@@ -75,6 +71,17 @@ pub enum Keys {
     },
 }
 
+/// A new key's name, written either way.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Name {
+    /// Its name.
+    name: Option<String>,
+    /// Its name, for those who put options first.
+    #[arg(long = "name", id = "named", value_name = "NAME")]
+    named: Option<String>,
+}
+
 /// Settings of a key.
 #[derive(Debug, Default, Args)]
 pub struct Fields {
@@ -130,8 +137,7 @@ pub fn run(verb: &Keys, api: &Api, as_json: bool) -> Result<Output, String> {
     let patch = |id: &str, body: Value| api.write("PATCH", &of(id), Some(&body));
     let key = match verb {
         Keys::Create {
-            name,
-            named,
+            name: Name { name, named },
             account,
             fields,
         } => {

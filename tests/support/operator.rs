@@ -113,7 +113,7 @@ models:
             ("admin:", format!("admin: {{ bind: 127.0.0.1:0, token: {TOKEN} }}")),
             (
                 "billing:",
-                "billing: { mode: enforce, packages: { starter: { tokens: 40, valid: 30d, models: [\"gpt-*\"], price: 9.9 } } }".to_owned(),
+                "billing: { mode: enforce, packages: { starter: { tokens: 60, valid: 30d, models: [\"gpt-*\"], price: 9.9 } } }".to_owned(),
             ),
             (
                 "plans:",
