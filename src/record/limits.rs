@@ -30,13 +30,14 @@ pub enum Function {
     Post,
     Verify,
     Write,
+    Restore,
     Changes,
     /// A plain command of Redis.
     Command,
 }
 
 impl Function {
-    const ALL: [Function; 14] = [
+    const ALL: [Function; 15] = [
         Function::Admit,
         Function::Settle,
         Function::Renew,
@@ -49,6 +50,7 @@ impl Function {
         Function::Post,
         Function::Verify,
         Function::Write,
+        Function::Restore,
         Function::Changes,
         Function::Command,
     ];
@@ -74,6 +76,7 @@ impl Function {
             Function::Post => "post",
             Function::Verify => "verify",
             Function::Write => "write",
+            Function::Restore => "restore",
             Function::Changes => "changes",
             Function::Command => "command",
         }
