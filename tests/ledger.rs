@@ -194,6 +194,7 @@ impl Node {
                     prefix: "test".to_owned(),
                     functions: FUNCTIONS.to_vec(),
                     consequence: String::new(),
+                    about: String::new(),
                 };
                 let link = Arc::new(Link::new(link, metrics.store().unwrap()).unwrap());
                 link.first_connect().await;

@@ -112,6 +112,7 @@ async fn node(url: &str, clock: &Arc<AtomicU64>) -> Arc<Limiter> {
         prefix: "test".to_owned(),
         functions: FUNCTIONS.to_vec(),
         consequence: String::new(),
+        about: String::new(),
     };
     let link = Arc::new(Link::new(settings, metrics.store().unwrap()).unwrap());
     link.first_connect().await;

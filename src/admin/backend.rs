@@ -6,6 +6,8 @@ use crate::billing::{Drift, Entry, Once, PostError, Posted, Statement, UsageRow}
 use crate::catalog::Model;
 use crate::proxy::snapshot::Gateway;
 use crate::record::status::Seen;
+use crate::store::link::Link;
+use crate::store::nodes::Node;
 use crate::upstream::Provider;
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -107,6 +109,26 @@ impl Sight for Gateway {
             ready: self.ready.load(Ordering::Acquire),
             nodes: snapshot.limiter.nodes(),
         }
+    }
+}
+
+/// Who shares limits and balances.
+#[async_trait]
+pub trait Peers: Send + Sync {
+    /// This node's id among them.
+    fn own(&self) -> String;
+    /// All nodes, this one included; `None` if they cannot be asked for.
+    async fn list(&self) -> Option<Vec<Node>>;
+}
+
+#[async_trait]
+impl Peers for Link {
+    fn own(&self) -> String {
+        self.node_id()
+    }
+
+    async fn list(&self) -> Option<Vec<Node>> {
+        self.list_nodes().await.ok()
     }
 }
 

@@ -72,12 +72,11 @@ impl Admin {
         let page = Page::of(&call.query(&PARAMETERS)?)?;
         let found = self.known_account(call.id)?;
         let entries = self.entries(&found).await?;
-        // Ids need not be in the order of time.
-        let place = |posted: &Posted| format!("{:020}{}", posted.at, posted.id);
-        let mut entries = entries;
-        entries.sort_by_cached_key(place);
-        let (entries, next) = page.cut(entries, place);
-        let data = entries.iter().map(entry_object).collect();
+        // They are appended only: the order in which they were made is the order of the list, whatever the clock said.
+        let numbered = entries.into_iter().enumerate().collect();
+        let place = |(number, _): &(usize, Posted)| format!("{number:020}");
+        let (entries, next) = page.cut(numbered, place);
+        let data = entries.iter().map(|(_, one)| entry_object(one)).collect();
         Ok(Reply::ok(&list(data, next)))
     }
 

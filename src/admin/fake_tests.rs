@@ -1,6 +1,6 @@
 //! Books and keys of the tests, in memory.
 
-use super::backend::{Books, Fault, Keys, Sight, View};
+use super::backend::{Books, Fault, Keys, Peers, Sight, View};
 use super::failure::Outcome;
 use super::reply::Reply;
 use super::{Admin, Backends, Package, Request, Settings};
@@ -13,6 +13,7 @@ use crate::catalog::tests::model;
 use crate::clock::Clock;
 use crate::id::RequestId;
 use crate::record::status::Seen;
+use crate::store::nodes::Node;
 use async_trait::async_trait;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
@@ -195,6 +196,25 @@ impl Books for Store {
     }
 }
 
+/// Two others: one of this release, and one that says nothing of itself.
+#[async_trait]
+impl Peers for Store {
+    fn own(&self) -> String {
+        "b".to_owned()
+    }
+
+    async fn list(&self) -> Option<Vec<Node>> {
+        self.there().ok()?;
+        let about = r#"{"version":"9.9.9","host":"edge-2","started_at":"2026-11-20T11:00:00Z"}"#;
+        let node = |id: &str, about: &str| Node {
+            id: id.to_owned(),
+            heard: Duration::from_millis(1500),
+            about: about.to_owned(),
+        };
+        Some(vec![node("c", ""), node("b", ""), node("a", about)])
+    }
+}
+
 struct Still;
 
 impl Sight for Still {
@@ -250,6 +270,7 @@ pub fn bench() -> Bench {
     };
     let settings = Settings {
         token: Some(TOKEN.into()),
+        host: "edge-1".into(),
         key_prefix: "sk-".into(),
         currency: "CNY".into(),
         calendar: Calendar::default(),
@@ -269,6 +290,7 @@ pub fn bench() -> Bench {
         books: store.clone(),
         keys: store.clone(),
         sight: Arc::new(Still),
+        peers: Some(store.clone()),
         recheck: Some(Arc::new(|| {
             Err(vec![Fault {
                 line: 3,

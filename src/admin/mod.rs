@@ -32,7 +32,7 @@ use crate::clock::Clock;
 use crate::id::RequestId;
 use crate::rejection::quoted;
 use auth::Token;
-use backend::{Books, Keys, Recheck, Sight};
+use backend::{Books, Keys, Peers, Recheck, Sight};
 use failure::{Code, Failure, Outcome};
 use http::{HeaderMap, Method, Uri};
 use query::Query;
@@ -58,6 +58,8 @@ pub struct Backends {
     pub keys: Arc<dyn Keys>,
     /// The gateway.
     pub sight: Arc<dyn Sight>,
+    /// The other nodes; `None` where there can be none.
+    pub peers: Option<Arc<dyn Peers>>,
     /// Reads the configuration file again; `None` if the process was started without one.
     pub recheck: Option<Recheck>,
     /// What time it is.
@@ -171,7 +173,7 @@ impl Admin {
             Operation::Usage => self.usage(&call).await,
             Operation::ListModels => self.list_models(&call),
             Operation::ListUpstreams => self.list_upstreams(&call),
-            Operation::ListNodes => self.list_nodes(&call),
+            Operation::ListNodes => self.list_nodes(&call).await,
             Operation::Reload => self.reload(&call).await,
             Operation::VerifyLedger => self.verify_ledger(&call).await,
             Operation::OpenApi => Ok(Reply::ok(openapi::document())),

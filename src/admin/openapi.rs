@@ -172,7 +172,11 @@ fn about(operation: Operation) -> About {
             "Objects",
         ),
         Operation::ListUpstreams => list("The providers.", &[], "Objects"),
-        Operation::ListNodes => list("This node, and how many there are.", &[], "Objects"),
+        Operation::ListNodes => list(
+            "This node first, then all others on its Redis, each with when it was last heard of.",
+            &[],
+            "Objects",
+        ),
         Operation::Reload => write(
             "Check the configuration file on disk. Nothing else is done: it takes effect when the process is started anew.",
             None,

@@ -9,6 +9,8 @@ use std::time::Duration;
 pub struct Settings {
     /// The bearer token; `None` only on a loopback address.
     pub token: Option<String>,
+    /// The name of this machine; empty where nobody tells it.
+    pub host: String,
     /// What new keys begin with.
     pub key_prefix: String,
     /// Of all amounts.

@@ -12,6 +12,7 @@ use crate::billing::money::Money;
 use crate::catalog::Model;
 use crate::catalog::listing::{Detail, entry};
 use crate::record::status::Seen;
+use crate::store::nodes::Node;
 use crate::upstream::Provider;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -64,23 +65,47 @@ impl Admin {
         Ok(Reply::ok(&list(data, next)))
     }
 
-    pub(super) fn list_nodes(&self, call: &Call<'_>) -> Outcome<Reply> {
-        call.query(&PARAMETERS)?;
+    pub(super) async fn list_nodes(&self, call: &Call<'_>) -> Outcome<Reply> {
+        let page = Page::of(&call.query(&PARAMETERS)?)?;
         let view = self.backends.sight.look();
+        let (own, heard) = match &self.backends.peers {
+            Some(peers) => (Some(peers.own()), peers.list().await),
+            // It is alone.
+            None => (None, Some(Vec::new())),
+        };
+        let complete = heard.is_some();
+        let mut others = heard.unwrap_or_default();
+        others.retain(|node| Some(&node.id) != own.as_ref());
+        let count = match complete {
+            true => others.len() + 1,
+            false => view.nodes as usize,
+        };
         let started = view.started_at.duration_since(UNIX_EPOCH);
         let started = started
             .ok()
             .and_then(|since| since.as_millis().try_into().ok());
-        let node = json!({
-            "this": true,
-            "version": env!("CARGO_PKG_VERSION"),
-            "ready": view.ready,
-            "started_at": started.and_then(rfc3339),
-            "uptime_seconds": view.uptime.as_secs(),
-            "requests_in_flight": view.active,
-        });
-        let mut body = list(vec![node], None);
-        body["nodes"] = json!(view.nodes);
+        let mut all = vec![(
+            String::new(),
+            json!({
+                "id": own,
+                "this": true,
+                "version": env!("CARGO_PKG_VERSION"),
+                "host": self.settings.host,
+                "started_at": started.and_then(rfc3339),
+                "heard_at": rfc3339(call.now),
+                "ready": view.ready,
+                "uptime_seconds": view.uptime.as_secs(),
+                "requests_in_flight": view.active,
+            }),
+        )];
+        others.sort_by(|a, b| a.id.cmp(&b.id));
+        let others = others.iter();
+        all.extend(others.map(|node| (node.id.clone(), node_object(node, call.now))));
+        let (page, next) = page.cut(all, |(place, _)| place.clone());
+        let mut body = list(page.into_iter().map(|(_, node)| node).collect(), next);
+        body["nodes"] = json!(count);
+        // Redis is away: of other nodes nothing is known but how many there were.
+        body["complete"] = json!(complete);
         Ok(Reply::ok(&body))
     }
 
@@ -141,6 +166,20 @@ impl Admin {
             "unit": if tokens { "tokens" } else { &self.settings.currency },
         })
     }
+}
+
+/// Another node, by what it says of itself.
+fn node_object(node: &Node, now: u64) -> Value {
+    let about: Value = serde_json::from_str(&node.about).unwrap_or_default();
+    let heard = u64::try_from(node.heard.as_millis()).unwrap_or(u64::MAX);
+    json!({
+        "id": node.id,
+        "this": false,
+        "version": about["version"].as_str(),
+        "host": about["host"].as_str(),
+        "started_at": about["started_at"].as_str(),
+        "heard_at": rfc3339(now.saturating_sub(heard)),
+    })
 }
 
 fn upstream_object(place: usize, provider: &Provider, models: &[(Arc<Model>, Seen)]) -> Value {

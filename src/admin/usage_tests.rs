@@ -6,6 +6,7 @@ use crate::billing::period::{Calendar, day};
 use crate::billing::{Drift, Sums, UsageRow, Used};
 use crate::meter::usage::Usage;
 use serde_json::{Value, json};
+use std::sync::atomic::Ordering;
 
 fn used(day_: &str, key: &str, model: &str, cost: i64) -> UsageRow {
     UsageRow {
@@ -108,6 +109,44 @@ async fn the_gateway_is_seen() {
         (&nodes["nodes"], &nodes["data"][0]["requests_in_flight"]),
         (&json!(3), &json!(2))
     );
+    assert_eq!(nodes["complete"], true);
+    let ids: Vec<_> = ["b", "a", "c"].map(Value::from).into();
+    let listed = nodes["data"].as_array().unwrap();
+    assert_eq!(
+        listed
+            .iter()
+            .map(|one| one["id"].clone())
+            .collect::<Vec<_>>(),
+        ids
+    );
+    assert_eq!(
+        (&listed[0]["host"], &listed[0]["this"]),
+        (&json!("edge-1"), &json!(true))
+    );
+    assert_eq!(
+        (&listed[1]["host"], &listed[1]["version"]),
+        (&json!("edge-2"), &json!("9.9.9"))
+    );
+    assert_eq!(listed[1]["heard_at"], json!("2026-11-20T11:59:58.5Z"));
+    assert_eq!(
+        (&listed[2]["version"], &listed[2]["this"]),
+        (&json!(null), &json!(false))
+    );
+    let (_, first) = bench.call("GET", "/nodes?limit=2", "").await;
+    let rest = format!("/nodes?cursor={}", first["next"].as_str().unwrap());
+    let (_, rest) = bench.call("GET", &rest, "").await;
+    assert_eq!(
+        (&rest["data"][0]["id"], &rest["next"]),
+        (&json!("c"), &json!(null))
+    );
+    bench.store.away.store(true, Ordering::SeqCst);
+    let (status, alone) = bench.call("GET", "/nodes", "").await;
+    assert_eq!(
+        (status, &alone["nodes"], &alone["complete"]),
+        (200, &json!(3), &json!(false))
+    );
+    assert_eq!(alone["data"].as_array().unwrap().len(), 1);
+    bench.store.away.store(false, Ordering::SeqCst);
     let (status, _) = bench.call("GET", "/upstreams", "").await;
     assert_eq!(status, 200);
     let (status, answer) = bench.call("POST", "/reload", "").await;

@@ -1,6 +1,18 @@
 -- Keys and accounts that were made at run time. All of them are in one slot:
 --   ...:r  hash: name -> JSON;   ...:c  sorted set: names, by the number of their last change;   ...:n  that number
 
+local function version_of(stored)
+  if not stored then return 0 end
+  local _, inner = next(cjson.decode(stored))
+  return inner.version
+end
+
+local function keep(keys, args)
+  local number = redis.call('INCR', keys[3])
+  redis.call('HSET', keys[1], args[1], args[3])
+  redis.call('ZADD', keys[2], number, args[1])
+end
+
 -- KEYS: r, c, n, what remembers the Idempotency-Key (or r again). ARGV: name, version, JSON, the fingerprint (or
 -- empty), how long it is remembered in seconds. Answers: ok; before, the name; reused; changed.
 local function write(keys, args)
@@ -12,17 +24,18 @@ local function write(keys, args)
       return { 'before', name }
     end
   end
-  local stored, version = redis.call('HGET', keys[1], args[1]), 0
-  if stored then
-    local _, inner = next(cjson.decode(stored))
-    version = inner.version
-  end
-  if version + 1 ~= tonumber(args[2]) then return { 'changed' } end
-  local number = redis.call('INCR', keys[3])
-  redis.call('HSET', keys[1], args[1], args[3])
-  redis.call('ZADD', keys[2], number, args[1])
+  if version_of(redis.call('HGET', keys[1], args[1])) + 1 ~= tonumber(args[2]) then return { 'changed' } end
+  keep(keys, args)
   if args[4] ~= '' then redis.call('SET', keys[4], args[4] .. ' ' .. args[1], 'EX', args[5]) end
   return { 'ok' }
+end
+
+-- A record that a node knows and this server has lost. KEYS: r, c, n. ARGV: name, version, JSON. Answers whether it was
+-- needed: 1 or 0.
+local function restore(keys, args)
+  if version_of(redis.call('HGET', keys[1], args[1])) >= tonumber(args[2]) then return 0 end
+  keep(keys, args)
+  return 1
 end
 
 -- What changed after a number. KEYS: r, c, n. ARGV: the number, how many at most. Answers the number of the last
@@ -39,4 +52,5 @@ local function changes(keys, args)
 end
 
 redis.register_function('tollgate_write_VERSION', write)
+redis.register_function('tollgate_restore_VERSION', restore)
 redis.register_function{ function_name = 'tollgate_changes_VERSION', callback = changes, flags = { 'no-writes' } }

@@ -141,13 +141,35 @@ impl Registry {
         }
     }
 
-    /// The same for a record as it is stored.
-    pub fn apply_text(&self, name: &str, text: &str) {
+    /// The same for a record as it is stored. Gives its version; `None` if it cannot be read.
+    pub fn apply_text(&self, name: &str, text: &str) -> Option<u64> {
         match Record::read(name, text) {
-            Ok(record) => self.apply(record),
+            Ok(record) => {
+                let version = record.version();
+                self.apply(record);
+                Some(version)
+            }
             // The reason might quote the record.
-            Err(_) => log::error!("the stored record {} cannot be read", quoted(name)),
+            Err(_) => {
+                log::error!("the stored record {} cannot be read", quoted(name));
+                None
+            }
         }
+    }
+
+    /// The records of which a store has none, or an older one: given are the names and versions that it has.
+    pub fn ahead_of(&self, stored: &AHashMap<String, u64>) -> Vec<Record> {
+        let accounts = self.accounts().into_iter();
+        let accounts = accounts.map(|account| Record::Account(AccountRecord::clone(&account)));
+        let keys = self.keys().into_iter();
+        let keys = keys.map(|key| Record::Key(KeyRecord::clone(&key)));
+        // Keys belong to accounts.
+        let mut all: Vec<Record> = accounts.chain(keys).collect();
+        all.retain(|record| {
+            let there = stored.get(&record.name());
+            there.is_none_or(|version| *version < record.version())
+        });
+        all
     }
 
     /// Whether the store could be asked.
@@ -171,13 +193,16 @@ impl Registry {
         }
     }
 
-    /// Whether it was newer than what was there.
+    /// Whether it was newer than what was there. Two of one version are the same, but for a failover that lost one
+    /// and a node that wrote another then: what was stored last holds.
     fn keep(&self, record: &Record) -> bool {
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
         match record {
             Record::Key(key) => {
                 let old = kept.keys.get(&key.id);
-                let newer = old.is_none_or(|old| old.version < key.version);
+                let newer = old.is_none_or(|old| {
+                    old.version < key.version || (old.version == key.version && **old != *key)
+                });
                 if newer {
                     kept.keys.insert(key.id.clone(), Arc::new(key.clone()));
                 }
@@ -185,7 +210,10 @@ impl Registry {
             }
             Record::Account(account) => {
                 let old = kept.accounts.get(&account.id);
-                let newer = old.is_none_or(|old| old.version < account.version);
+                let newer = old.is_none_or(|old| {
+                    old.version < account.version
+                        || (old.version == account.version && **old != *account)
+                });
                 if newer {
                     let new = Arc::new(account.clone());
                     kept.accounts.insert(account.id.clone(), new);

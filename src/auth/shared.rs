@@ -5,6 +5,7 @@ use super::registry::{Records, Registry};
 use crate::billing::Once;
 use crate::record::limits::Function;
 use crate::store::link::{Away, Link};
+use ahash::AHashMap;
 use async_trait::async_trait;
 use redis::{Cmd, Value, cmd};
 use std::sync::Arc;
@@ -25,6 +26,7 @@ const REMEMBERED: Duration = Duration::from_secs(86_400);
 pub struct SharedRecords {
     link: Arc<Link>,
     write: String,
+    restore: String,
     changes: String,
 }
 
@@ -41,6 +43,7 @@ impl SharedRecords {
     pub fn new(link: Arc<Link>) -> SharedRecords {
         SharedRecords {
             write: link.name(Function::Write),
+            restore: link.name(Function::Restore),
             changes: link.name(Function::Changes),
             link,
         }
@@ -70,14 +73,38 @@ impl SharedRecords {
         read(&said).ok_or_else(|| self.link.misunderstood())
     }
 
+    /// Gives back what this server has lost, and this node knows. Tells whether it could be done.
+    async fn restore(&self, records: &[Record]) -> Result<(), Away> {
+        let mut given = 0_u64;
+        for record in records {
+            let Ok(text) = serde_json::to_string(record) else {
+                continue;
+            };
+            let mut call = self.call(&self.restore, None, 3);
+            call.arg(record.name()).arg(record.version()).arg(text);
+            if self.link.call(Function::Restore, &call).await? == Value::Int(1) {
+                given += 1;
+            }
+        }
+        if given > 0 {
+            log::warn!(
+                "store: Redis had lost {given} keys and accounts that were made at run time, or their last changes; it was given what this node knows"
+            );
+        }
+        Ok(())
+    }
+
     /// Tells a registry what other nodes change, until told to stop. After an outage everything is read anew:
-    /// what a failover lost is not known by its number.
+    /// what a failover lost is not known by its number. What is known here and lost there is given back: a key that
+    /// was revoked stays so, and one that works can still be revoked.
     pub async fn follow(
         self: Arc<Self>,
         registry: Arc<Registry>,
         mut stopped: watch::Receiver<bool>,
     ) {
         let (mut since, mut connection) = (0, 0);
+        // What is stored, by its versions: filled while everything is read.
+        let mut stored = AHashMap::new();
         let mut ticks = interval(FOLLOW);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -86,23 +113,37 @@ impl SharedRecords {
                 _ = stopped.changed() => return,
             }
             let now = self.link.connections();
-            if now != connection {
+            let mut anew = now != connection;
+            if anew {
                 since = 0;
+                stored.clear();
             }
             // One that fails is asked again.
             while let Ok(changes) = self.changes(since).await {
                 if changes.last < since {
-                    since = 0;
+                    (since, anew, connection) = (0, true, 0);
+                    stored.clear();
                     continue;
                 }
                 for (number, name, text) in &changes.records {
-                    registry.apply_text(name, text);
+                    let version = registry.apply_text(name, text);
                     since = *number;
+                    if anew {
+                        // What cannot be read is not written over.
+                        stored.insert(name.clone(), version.unwrap_or(u64::MAX));
+                    }
                 }
-                if changes.records.len() < SOME {
+                if changes.records.len() == SOME {
+                    continue;
+                }
+                if !anew || self.restore(&registry.ahead_of(&stored)).await.is_ok() {
                     connection = now;
-                    break;
+                    stored = AHashMap::new();
+                } else {
+                    // All of it once more.
+                    connection = 0;
                 }
+                break;
             }
         }
     }

@@ -11,8 +11,8 @@ use serde_json::{Map, Value, json};
 pub enum Keys {
     /// Make a key. Its text is shown once.
     Create {
-        /// Its name.
-        name: String,
+        #[command(flatten)]
+        name: Name,
         /// The account that pays.
         #[arg(long)]
         account: String,
@@ -71,6 +71,17 @@ pub enum Keys {
     },
 }
 
+/// A new key's name, written either way.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Name {
+    /// Its name.
+    name: Option<String>,
+    /// Its name, for those who put options first.
+    #[arg(long = "name", id = "named", value_name = "NAME")]
+    named: Option<String>,
+}
+
 /// Settings of a key.
 #[derive(Debug, Default, Args)]
 pub struct Fields {
@@ -126,12 +137,13 @@ pub fn run(verb: &Keys, api: &Api, as_json: bool) -> Result<Output, String> {
     let patch = |id: &str, body: Value| api.write("PATCH", &of(id), Some(&body));
     let key = match verb {
         Keys::Create {
-            name,
+            name: Name { name, named },
             account,
             fields,
         } => {
             let mut body = body(fields);
-            body.insert("name".into(), json!(name));
+            // Exactly one is there.
+            body.insert("name".into(), json!(name.as_ref().or(named.as_ref())));
             body.insert("account".into(), json!(account));
             let made = api.write("POST", "/keys", Some(&Value::Object(body)))?;
             return Ok(if as_json {

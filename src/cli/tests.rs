@@ -66,6 +66,25 @@ fn run(api: &Api, line: &str) -> Result<Output, String> {
 }
 
 #[test]
+fn a_key_is_named_either_way() {
+    let gateway = running();
+    for line in [
+        "keys create --account acme app",
+        "keys create --name app --account acme",
+    ] {
+        let made = gateway.text(line);
+        assert!(made.contains("\nname         app\n"), "{made}");
+    }
+    for line in [
+        "keys create --account acme",
+        "keys create app --name web --account acme",
+    ] {
+        let refused = gateway.run(line).unwrap_err();
+        assert!(refused.contains("--name <NAME>"), "{refused}");
+    }
+}
+
+#[test]
 fn keys_are_made_shown_once_and_changed() {
     let gateway = running();
     let made = gateway

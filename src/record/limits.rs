@@ -23,30 +23,34 @@ pub enum Function {
     Renew,
     Read,
     Announce,
+    Nodes,
     Charge,
     Extend,
     Forget,
     Post,
     Verify,
     Write,
+    Restore,
     Changes,
     /// A plain command of Redis.
     Command,
 }
 
 impl Function {
-    const ALL: [Function; 13] = [
+    const ALL: [Function; 15] = [
         Function::Admit,
         Function::Settle,
         Function::Renew,
         Function::Read,
         Function::Announce,
+        Function::Nodes,
         Function::Charge,
         Function::Extend,
         Function::Forget,
         Function::Post,
         Function::Verify,
         Function::Write,
+        Function::Restore,
         Function::Changes,
         Function::Command,
     ];
@@ -65,12 +69,14 @@ impl Function {
             Function::Renew => "renew",
             Function::Read => "read",
             Function::Announce => "announce",
+            Function::Nodes => "nodes",
             Function::Charge => "charge",
             Function::Extend => "extend",
             Function::Forget => "forget",
             Function::Post => "post",
             Function::Verify => "verify",
             Function::Write => "write",
+            Function::Restore => "restore",
             Function::Changes => "changes",
             Function::Command => "command",
         }

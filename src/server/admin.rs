@@ -49,6 +49,7 @@ pub fn settings(config: &Config, session_key: Option<&str>) -> Settings {
     };
     Settings {
         token: token.map(|token| token.expose().to_owned()),
+        host: host(),
         key_prefix: config.key_prefix.clone(),
         currency: config.currency.clone(),
         calendar: Calendar {
@@ -68,6 +69,13 @@ pub fn settings(config: &Config, session_key: Option<&str>) -> Settings {
             .collect(),
         session_key: session_key.and_then(|text| session(config, text)),
     }
+}
+
+/// The name of this machine.
+pub(super) fn host() -> String {
+    // Only Linux tells it there; elsewhere nodes go without.
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
 }
 
 /// Reads the configuration again with `read`, and tells whether it differs from `current`.

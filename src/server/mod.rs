@@ -10,7 +10,7 @@ mod stores;
 mod stream;
 mod tls;
 
-use crate::admin::backend::Recheck;
+use crate::admin::backend::{Peers, Recheck};
 use crate::admin::{Admin, Backends};
 use crate::auth::secret::{KeyHash, generate};
 use crate::clock::Clock;
@@ -129,6 +129,7 @@ pub async fn start(
         limiter,
         ledger,
         registry,
+        link,
         ended,
     } = stores::start(config, &metrics, &keys, finished).await?;
     let charging = ledger
@@ -196,6 +197,7 @@ pub async fn start(
             books: books.clone(),
             keys: books,
             sight: gateway.clone(),
+            peers: link.map(|link| link as Arc<dyn Peers>),
             recheck,
             clock: Clock::system(),
         };

@@ -13,10 +13,13 @@ use crate::clock::Clock;
 use crate::config::{BillingFailure, BillingMode, Config, LimitsFailure, Redis};
 use crate::limit::limiter::{Limiter, WhenAway};
 use crate::limit::redis::Shared;
+use crate::record::access_log::rfc3339;
 use crate::record::metrics::Metrics;
 use crate::store::db::{Db, FILE};
 use crate::store::link::{Link, Settings};
+use serde_json::json;
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::SystemTime;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -28,6 +31,8 @@ pub(super) struct Stores {
     pub(super) ledger: Option<Arc<Ledger>>,
     /// Keys and accounts made at run time; none where nobody can make any.
     pub(super) registry: Option<Arc<Registry>>,
+    /// The way to Redis and to the other nodes.
+    pub(super) link: Option<Arc<Link>>,
     /// Ends when the last ended request was told of, after `finished` became true.
     pub(super) ended: JoinHandle<()>,
 }
@@ -98,7 +103,7 @@ pub(super) async fn start(
         (true, None, None) => None,
     };
     let (leave, left) = watch::channel(false);
-    let supervisor = link.map(|link| tokio::spawn(link.supervise(left)));
+    let supervisor = link.clone().map(|link| tokio::spawn(link.supervise(left)));
     let ended = tokio::spawn(async move {
         while tasks.join_next().await.is_some() {}
         // The node leaves after its last call.
@@ -111,6 +116,7 @@ pub(super) async fn start(
         limiter,
         ledger,
         registry,
+        link,
         ended,
     })
 }
@@ -142,6 +148,7 @@ async fn link(config: &Config, redis: &Redis, metrics: &Metrics) -> Result<Arc<L
         prefix: redis.prefix.clone(),
         functions: FUNCTIONS.to_vec(),
         consequence: format!("{limits}{money}"),
+        about: about(),
     };
     let store = metrics
         .store()
@@ -149,6 +156,16 @@ async fn link(config: &Config, redis: &Redis, metrics: &Metrics) -> Result<Arc<L
     let link = Arc::new(Link::new(settings, store)?);
     link.first_connect().await;
     Ok(link)
+}
+
+/// What a node says of itself to the others.
+fn about() -> String {
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "host": super::admin::host(),
+        "started_at": rfc3339(SystemTime::now()),
+    })
+    .to_string()
 }
 
 fn charging(config: &Config) -> Charging {

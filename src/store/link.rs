@@ -36,6 +36,8 @@ pub struct Settings {
     pub functions: Vec<&'static str>,
     /// What happens while Redis is away, for the log.
     pub consequence: String,
+    /// What this node says of itself to whoever lists the nodes, as JSON.
+    pub about: String,
 }
 
 /// Why a call has no answer.
@@ -83,6 +85,7 @@ pub struct Link {
     /// Why the connection was given up.
     pub(super) reason: Mutex<String>,
     pub(super) consequence: String,
+    pub(super) about: String,
     /// This process, among the nodes.
     pub node: u64,
     pub(super) nodes: AtomicU32,
@@ -105,6 +108,7 @@ impl Link {
             prefix,
             functions,
             consequence,
+            about,
         } = settings;
         let target = Target::new(&url, DEADLINE)
             .map_err(|error| format!("store.redis.url: {}", error.category()))?;
@@ -120,6 +124,7 @@ impl Link {
             reload: Notify::new(),
             reason: Mutex::default(),
             consequence,
+            about,
             node: next_random(),
             nodes: AtomicU32::new(1),
             connections: AtomicU64::new(0),

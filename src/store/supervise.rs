@@ -2,19 +2,16 @@
 //! connection is given up.
 
 use super::link::{Away, Connection, DEADLINE, Link};
+use super::nodes::LIFE;
 use super::target::{CONNECT, Target};
 use crate::id::next_random;
-use crate::record::limits::{Breaking, Function};
-use redis::{AsyncConnectionConfig, RedisError, Value, cmd};
+use crate::record::limits::Breaking;
+use redis::{AsyncConnectionConfig, RedisError, cmd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
-
-/// A node counts for so long after it was last heard of, so that a short outage of Redis does not
-/// make the survivors think they were alone.
-const LIFE: Duration = Duration::from_secs(15);
 
 /// How often it is heard of.
 const ANNOUNCE: Duration = Duration::from_secs(1);
@@ -206,33 +203,5 @@ impl Link {
             }
             Target::Cluster(client) => Connection::Cluster(client.get_async_connection().await?),
         })
-    }
-
-    fn announcement(&self, life: Duration) -> redis::Cmd {
-        let mut call = cmd("FCALL");
-        call.arg(self.name(Function::Announce))
-            .arg(2)
-            .arg(format!("{}:{{nodes}}", self.prefix))
-            .arg(format!("{}:{{nodes}}:library", self.prefix))
-            .arg(life.as_millis() as u64)
-            .arg(format!("{:016x}", self.node))
-            .arg(self.version());
-        call
-    }
-
-    async fn announce(&self, life: Duration) -> Result<(), Away> {
-        let nodes = self
-            .call(Function::Announce, &self.announcement(life))
-            .await?;
-        self.note(&nodes);
-        Ok(())
-    }
-
-    fn note(&self, nodes: &Value) {
-        if let Value::Int(nodes) = nodes {
-            let nodes = u32::try_from(*nodes).unwrap_or(1).max(1);
-            self.nodes.store(nodes, Ordering::Relaxed);
-            self.metrics.nodes(nodes);
-        }
     }
 }

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod gateway;
 pub mod hostile;
 pub mod http;
+pub mod operator;
 pub mod provider;
 pub mod redis;
 pub mod refusal;
