@@ -1,9 +1,11 @@
 //! Measures Tollgate against a bare Pingora pass-through: `loadtest compare --gateway PATH`; and its limits,
-//! across gateways too: `loadtest limits`, `outage`, `stores`, `refusals`.
+//! across gateways too: `loadtest limits`, `outage`, `stores`, `refusals`. Whether its charges are right whatever
+//! happens: `kills`.
 //! The parts can be run by hand: a fake provider, the pass-through, a closed loop of requests, many streams.
 //!
 //! Reading order: [`mod@bench`] is the method, [`compare`], [`stores`] and [`refusals`] apply it; [`limits`] judges a
-//! [`cluster`], [`outage`] what it does when Redis fails. [`load`], [`open`] and [`streams`] are the generators, [`provider`], [`passthrough`], [`redis`] and
+//! [`cluster`], [`outage`] what it does when Redis fails. [`ledger`] compares charges with a provider's count, and
+//! [`kills`] does what must not change them. [`load`], [`open`] and [`streams`] are the generators, [`provider`], [`passthrough`], [`redis`] and
 //! [`balancer`] what stands behind and beside the gateway, [`process`] the measuring, [`http`] the wire.
 
 mod balancer;
@@ -14,6 +16,8 @@ mod compare;
 mod connection;
 mod gateway;
 mod http;
+mod kills;
+mod ledger;
 mod limits;
 mod load;
 mod open;
@@ -25,6 +29,7 @@ mod provider;
 mod redis;
 mod refusals;
 mod report;
+mod rng;
 mod stores;
 mod streams;
 mod target;
@@ -71,6 +76,8 @@ enum Verb {
     Charges(charges::Charges),
     /// Compare limits in Redis with limits in memory: processor time, throughput, calls.
     Stores(stores::Stores),
+    /// Check that charges survive kill -9: a gateway is killed under load, and its ledger compared with the provider's count.
+    Kills(kills::Kills),
     /// Measure what a refusal costs: 429 with limits in memory and in Redis, 401.
     Refusals(refusals::Refusals),
 }
@@ -228,6 +235,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
             process::pin_self(compare.cores.load)?;
             conclude(compare.out.clone(), compare.run())
         }
+        Verb::Kills(kills) => conclude(kills.out.clone(), kills.run()),
         Verb::Limits(limits) => conclude(limits.out.clone(), limits.run()),
         Verb::Outage(outage) => conclude(outage.out.clone(), outage.run()),
         Verb::Charges(charges) => {
