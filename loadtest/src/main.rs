@@ -1,11 +1,11 @@
 //! Measures Tollgate against a bare Pingora pass-through: `loadtest compare --gateway PATH`; and its limits,
 //! across gateways too: `loadtest limits`, `outage`, `stores`, `refusals`. Whether its charges are right whatever
-//! happens: `kills`.
+//! happens: `kills` and `money`.
 //! The parts can be run by hand: a fake provider, the pass-through, a closed loop of requests, many streams.
 //!
 //! Reading order: [`mod@bench`] is the method, [`compare`], [`stores`] and [`refusals`] apply it; [`limits`] judges a
 //! [`cluster`], [`outage`] what it does when Redis fails. [`ledger`] compares charges with a provider's count, and
-//! [`kills`] does what must not change them. [`load`], [`open`] and [`streams`] are the generators, [`provider`], [`passthrough`], [`redis`] and
+//! [`kills`] and [`money`] do what must not change them. [`load`], [`open`] and [`streams`] are the generators, [`provider`], [`passthrough`], [`redis`] and
 //! [`balancer`] what stands behind and beside the gateway, [`process`] the measuring, [`http`] the wire.
 
 mod balancer;
@@ -20,6 +20,7 @@ mod kills;
 mod ledger;
 mod limits;
 mod load;
+mod money;
 mod open;
 mod outage;
 mod pace;
@@ -28,6 +29,7 @@ mod process;
 mod provider;
 mod redis;
 mod refusals;
+mod relay;
 mod report;
 mod rng;
 mod stores;
@@ -78,6 +80,8 @@ enum Verb {
     Stores(stores::Stores),
     /// Check that charges survive kill -9: a gateway is killed under load, and its ledger compared with the provider's count.
     Kills(kills::Kills),
+    /// Check that exactly what is paid for is served, on two nodes and on one, and that revoked keys are refused everywhere.
+    Money(money::Money),
     /// Measure what a refusal costs: 429 with limits in memory and in Redis, 401.
     Refusals(refusals::Refusals),
 }
@@ -235,6 +239,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
             process::pin_self(compare.cores.load)?;
             conclude(compare.out.clone(), compare.run())
         }
+        Verb::Money(money) => conclude(money.out.clone(), money.run()),
         Verb::Kills(kills) => conclude(kills.out.clone(), kills.run()),
         Verb::Limits(limits) => conclude(limits.out.clone(), limits.run()),
         Verb::Outage(outage) => conclude(outage.out.clone(), outage.run()),
