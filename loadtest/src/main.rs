@@ -1,11 +1,11 @@
 //! Measures Tollgate against a bare Pingora pass-through: `loadtest compare --gateway PATH`; and its limits,
 //! across gateways too: `loadtest limits`, `outage`, `stores`, `refusals`. Whether its charges are right whatever
-//! happens: `kills` and `money`.
+//! happens: `kills`, `money` and `failover`.
 //! The parts can be run by hand: a fake provider, the pass-through, a closed loop of requests, many streams.
 //!
 //! Reading order: [`mod@bench`] is the method, [`compare`], [`stores`] and [`refusals`] apply it; [`limits`] judges a
 //! [`cluster`], [`outage`] what it does when Redis fails. [`ledger`] compares charges with a provider's count, and
-//! [`kills`] and [`money`] do what must not change them. [`load`], [`open`] and [`streams`] are the generators, [`provider`], [`passthrough`], [`redis`] and
+//! [`kills`], [`money`] and [`failover`] do what must not change them. [`load`], [`open`] and [`streams`] are the generators, [`provider`], [`passthrough`], [`redis`] and
 //! [`balancer`] what stands behind and beside the gateway, [`process`] the measuring, [`http`] the wire.
 
 mod balancer;
@@ -14,6 +14,7 @@ mod charges;
 mod cluster;
 mod compare;
 mod connection;
+mod failover;
 mod gateway;
 mod http;
 mod kills;
@@ -82,6 +83,8 @@ enum Verb {
     Kills(kills::Kills),
     /// Check that exactly what is paid for is served, on two nodes and on one, and that revoked keys are refused everywhere.
     Money(money::Money),
+    /// Check that charges survive the end of Redis: killed and started again, and replaced by a replica that lags.
+    Failover(failover::Failover),
     /// Measure what a refusal costs: 429 with limits in memory and in Redis, 401.
     Refusals(refusals::Refusals),
 }
@@ -240,6 +243,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
             conclude(compare.out.clone(), compare.run())
         }
         Verb::Money(money) => conclude(money.out.clone(), money.run()),
+        Verb::Failover(failover) => conclude(failover.out.clone(), failover.run()),
         Verb::Kills(kills) => conclude(kills.out.clone(), kills.run()),
         Verb::Limits(limits) => conclude(limits.out.clone(), limits.run()),
         Verb::Outage(outage) => conclude(outage.out.clone(), outage.run()),
