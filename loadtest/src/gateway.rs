@@ -192,10 +192,7 @@ billing: {{ mode: "{mode}" }}
         let (mut plans, mut accounts, mut keys) = (String::new(), String::new(), String::new());
         for Client { name, key, limits } in *clients {
             let limits = limits.yaml();
-            let hash: String = Sha256::digest(key.as_bytes())
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
+            let hash = sha256(key);
             let _ = writeln!(plans, r#"  {name}: {{ {limits}models: ["*"] }}"#);
             let _ = writeln!(
                 accounts,
@@ -209,6 +206,12 @@ billing: {{ mode: "{mode}" }}
         let _ = write!(text, "plans:\n{plans}accounts:\n{accounts}keys:\n{keys}");
         text
     }
+}
+
+/// The hash of a key, as the configuration has it.
+pub fn sha256(key: &str) -> String {
+    let bytes = Sha256::digest(key.as_bytes());
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

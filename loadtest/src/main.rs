@@ -1,9 +1,11 @@
 //! Measures Tollgate against a bare Pingora pass-through: `loadtest compare --gateway PATH`; and its limits,
-//! across gateways too: `loadtest limits`, `outage`, `stores`, `refusals`.
+//! across gateways too: `loadtest limits`, `outage`, `stores`, `refusals`. Whether its charges are right whatever
+//! happens: `kills`, `money` and `failover`.
 //! The parts can be run by hand: a fake provider, the pass-through, a closed loop of requests, many streams.
 //!
 //! Reading order: [`mod@bench`] is the method, [`compare`], [`stores`] and [`refusals`] apply it; [`limits`] judges a
-//! [`cluster`], [`outage`] what it does when Redis fails. [`load`], [`open`] and [`streams`] are the generators, [`provider`], [`passthrough`], [`redis`] and
+//! [`cluster`], [`outage`] what it does when Redis fails. [`ledger`] compares charges with a provider's count, and
+//! [`kills`], [`money`] and [`failover`] do what must not change them. [`load`], [`open`] and [`streams`] are the generators, [`provider`], [`passthrough`], [`redis`] and
 //! [`balancer`] what stands behind and beside the gateway, [`process`] the measuring, [`http`] the wire.
 
 mod balancer;
@@ -12,10 +14,14 @@ mod charges;
 mod cluster;
 mod compare;
 mod connection;
+mod failover;
 mod gateway;
 mod http;
+mod kills;
+mod ledger;
 mod limits;
 mod load;
+mod money;
 mod open;
 mod outage;
 mod pace;
@@ -24,7 +30,9 @@ mod process;
 mod provider;
 mod redis;
 mod refusals;
+mod relay;
 mod report;
+mod rng;
 mod stores;
 mod streams;
 mod target;
@@ -71,6 +79,12 @@ enum Verb {
     Charges(charges::Charges),
     /// Compare limits in Redis with limits in memory: processor time, throughput, calls.
     Stores(stores::Stores),
+    /// Check that charges survive kill -9: a gateway is killed under load, and its ledger compared with the provider's count.
+    Kills(kills::Kills),
+    /// Check that exactly what is paid for is served, on two nodes and on one, and that revoked keys are refused everywhere.
+    Money(money::Money),
+    /// Check that charges survive the end of Redis: killed and started again, and replaced by a replica that lags.
+    Failover(failover::Failover),
     /// Measure what a refusal costs: 429 with limits in memory and in Redis, 401.
     Refusals(refusals::Refusals),
 }
@@ -228,6 +242,9 @@ fn run(verb: Verb) -> Result<ExitCode> {
             process::pin_self(compare.cores.load)?;
             conclude(compare.out.clone(), compare.run())
         }
+        Verb::Money(money) => conclude(money.out.clone(), money.run()),
+        Verb::Failover(failover) => conclude(failover.out.clone(), failover.run()),
+        Verb::Kills(kills) => conclude(kills.out.clone(), kills.run()),
         Verb::Limits(limits) => conclude(limits.out.clone(), limits.run()),
         Verb::Outage(outage) => conclude(outage.out.clone(), outage.run()),
         Verb::Charges(charges) => {

@@ -6,7 +6,10 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
 
 use crate::Result;
 
@@ -90,6 +93,21 @@ impl Process {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
+    }
+
+    /// Waits for its end, which must come within some time.
+    pub async fn ended(&mut self, patience: Duration) -> Result<ExitStatus> {
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if begin.elapsed() > patience {
+                let words = self.last_words();
+                return Err(format!("still runs after {patience:?}\n{words}").into());
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Sends it a signal by the name that `kill` knows, such as `STOP`. The shell has that built in.

@@ -155,7 +155,8 @@ async fn send_events(stream: &mut TcpStream, pace: Pace) -> Result<()> {
     Ok(())
 }
 
-fn add_chunk(bytes: &mut Vec<u8>, text: &str) {
+/// Adds a chunk of a chunked body.
+pub fn add_chunk(bytes: &mut Vec<u8>, text: &str) {
     bytes.extend_from_slice(format!("{:x}\r\n", text.len()).as_bytes());
     bytes.extend_from_slice(text.as_bytes());
     bytes.extend_from_slice(b"\r\n");

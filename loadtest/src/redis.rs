@@ -1,5 +1,5 @@
-//! A Redis of our own on a free port: nothing on disk, killed when dropped; and the little of its protocol
-//! that asks it how often functions were called, and does to it what outages do.
+//! A Redis of our own on a free port, killed when dropped: nothing on disk, unless it is to survive that; and the
+//! little of its protocol that asks it how often functions were called, and does to it what outages do.
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
@@ -22,6 +22,38 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest answer that is read, in bytes.
 const LONGEST_REPLY: usize = 1024 * 1024;
 
+/// What a Redis keeps on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disk {
+    /// Nothing.
+    Nothing,
+    /// An append-only file, synced every second.
+    EverySecond,
+    /// An append-only file, synced before each answer.
+    Always,
+}
+
+impl Disk {
+    /// `appendonly` and `appendfsync`.
+    fn settings(self) -> [&'static str; 4] {
+        let (append, sync) = match self {
+            Disk::Nothing => ("no", "no"),
+            Disk::EverySecond => ("yes", "everysec"),
+            Disk::Always => ("yes", "always"),
+        };
+        ["--appendonly", append, "--appendfsync", sync]
+    }
+
+    /// In reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Disk::Nothing => "nothing on disk",
+            Disk::EverySecond => "appendfsync everysec",
+            Disk::Always => "appendfsync always",
+        }
+    }
+}
+
 /// A running Redis with a connection to it.
 pub struct Redis {
     process: Process,
@@ -30,16 +62,22 @@ pub struct Redis {
     program: PathBuf,
     core: Option<usize>,
     directory: PathBuf,
+    disk: Disk,
 }
 
 impl Redis {
-    /// Starts one and waits until it answers.
+    /// Starts one that keeps nothing on disk, and waits until it answers.
     pub async fn start(core: Option<usize>, scratch: &Scratch) -> Result<Self> {
+        Redis::with_disk(Disk::Nothing, core, scratch).await
+    }
+
+    /// Starts one and waits until it answers.
+    pub async fn with_disk(disk: Disk, core: Option<usize>, scratch: &Scratch) -> Result<Self> {
         let program = find_program("redis-server", "redis-server")?;
         let [address] = free_ports()?;
         let directory = scratch.path().join(format!("redis-{}", address.port()));
         std::fs::create_dir(&directory)?;
-        let mut process = launch(&program, core, scratch, address, &directory)?;
+        let mut process = launch(&program, core, scratch, address, &directory, disk)?;
         let stream = reach(&mut process, address).await?;
         Ok(Redis {
             process,
@@ -48,10 +86,11 @@ impl Redis {
             program,
             core,
             directory,
+            disk,
         })
     }
 
-    /// Ends it by SIGKILL; all it held is gone.
+    /// Ends it by SIGKILL; all it held is gone, but for what is on disk.
     pub fn kill(&mut self) -> Result<()> {
         self.process.kill()
     }
@@ -65,8 +104,9 @@ impl Redis {
             program,
             core,
             directory,
+            disk,
         } = self;
-        *process = launch(program, *core, scratch, *address, directory)?;
+        *process = launch(program, *core, scratch, *address, directory, *disk)?;
         *stream = reach(process, *address).await?;
         Ok(())
     }
@@ -82,6 +122,11 @@ impl Redis {
             .await
             .map_err(|error| format!("{}: {error}", words.join(" ")))?;
         Ok(())
+    }
+
+    /// What it says of itself.
+    pub async fn info(&mut self, section: &str) -> Result<String> {
+        ask(&mut self.stream, &["INFO", section]).await
     }
 
     /// Where it listens.
@@ -108,7 +153,7 @@ impl Redis {
 }
 
 /// Waits for its first answer.
-async fn reach(process: &mut Process, address: SocketAddr) -> Result<TcpStream> {
+pub async fn reach(process: &mut Process, address: SocketAddr) -> Result<TcpStream> {
     let begin = Instant::now();
     loop {
         if let Ok(mut stream) = TcpStream::connect(address).await
@@ -127,13 +172,14 @@ async fn reach(process: &mut Process, address: SocketAddr) -> Result<TcpStream> 
     }
 }
 
-/// Starts the program: loopback, no persistence, bounded memory.
+/// Starts the program: loopback, no snapshots, bounded memory.
 fn launch(
     program: &Path,
     core: Option<usize>,
     scratch: &Scratch,
     address: SocketAddr,
     directory: &Path,
+    disk: Disk,
 ) -> Result<Process> {
     let (host, port) = (address.ip().to_string(), address.port().to_string());
     let fixed = [
@@ -143,8 +189,6 @@ fn launch(
         &port,
         "--save",
         "",
-        "--appendonly",
-        "no",
         "--daemonize",
         "no",
         "--maxmemory",
@@ -161,6 +205,7 @@ fn launch(
         &[program.as_os_str()],
         fixed.as_slice(),
         &[directory.as_os_str()],
+        disk.settings().map(OsStr::new).as_slice(),
     ]
     .concat();
     let log = format!("redis-{}", address.port());
@@ -168,7 +213,7 @@ fn launch(
 }
 
 /// Sends a command and reads its one answer: a number, a simple or a bulk string.
-async fn ask(stream: &mut TcpStream, words: &[&str]) -> Result<String> {
+pub async fn ask(stream: &mut TcpStream, words: &[&str]) -> Result<String> {
     let exchange = async {
         stream.write_all(&command(words)).await?;
         let mut bytes = Vec::with_capacity(4096);

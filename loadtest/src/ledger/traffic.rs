@@ -1,0 +1,325 @@
+//! A closed loop of requests on gateways that come and go: half of the clients stream, half wait for one JSON text,
+//! and each request has a key of its own. What became of each is written down.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::site::{Key, MODEL};
+use super::wish::{Kind, Wish};
+use crate::Result;
+use crate::bench::chat;
+use crate::connection::Connection;
+use crate::rng::Random;
+use crate::target::{Answer, request};
+
+/// How long one answer may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A gateway that is away is tried again after this time.
+const AGAIN: Duration = Duration::from_millis(5);
+
+/// Events of a stream, the time that they are spread over, and the time before an answer in one piece.
+const EVENTS: (u64, u64) = (20, 60);
+const STREAM_MS: (u64, u64) = (300, 1_000);
+const WHOLE_MS: (u64, u64) = (5, 400);
+
+/// The least length of a body: its prompt's estimate is no less than half of what the provider reports.
+const BODY: usize = 440;
+
+/// What became of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// The whole answer.
+    Whole,
+    /// A refusal in the surface's envelope.
+    Refused(u16, String),
+    /// The connection ended before the answer did.
+    Broken(String),
+    /// An answer that should not be.
+    Wrong(String),
+}
+
+/// One request.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    /// Its number; its key has it in its name.
+    pub number: u64,
+    /// Tokens that a gateway takes its prompt for: four characters each.
+    pub estimate: u64,
+    /// When its connection was opened.
+    pub opened: Instant,
+    /// When its answer was complete, or broke off.
+    pub ended: Instant,
+    /// Events with a piece of text that arrived.
+    pub events: u64,
+    /// What became of it.
+    pub end: End,
+}
+
+/// The key of a request.
+pub fn key(number: u64, account: &'static str) -> Key {
+    let name = format!("r{number:06}");
+    Key { name, account }
+}
+
+/// Requests under way.
+pub struct Traffic {
+    clients: JoinSet<()>,
+    stop: watch::Sender<bool>,
+    log: Arc<Mutex<Vec<Sent>>>,
+}
+
+/// What is common to all clients.
+struct Shared {
+    fronts: Vec<SocketAddr>,
+    next: AtomicU64,
+    keys: u64,
+    account: &'static str,
+    log: Arc<Mutex<Vec<Sent>>>,
+}
+
+impl Traffic {
+    /// Begins to send with so many clients, in turns to the gateways, until all keys are used or it is stopped.
+    pub fn start(
+        fronts: &[SocketAddr],
+        clients: u64,
+        keys: u64,
+        account: &'static str,
+        seed: u64,
+    ) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let shared = Arc::new(Shared {
+            fronts: fronts.to_vec(),
+            next: AtomicU64::new(0),
+            keys,
+            account,
+            log: Arc::clone(&log),
+        });
+        let mut tasks = JoinSet::new();
+        for client in 0..clients {
+            let random = Random::new(seed.wrapping_add(client << 32));
+            tasks.spawn(work(client, Arc::clone(&shared), random, stopped.clone()));
+        }
+        Traffic {
+            clients: tasks,
+            stop,
+            log,
+        }
+    }
+
+    /// When the first request was answered in full that was sent after some moment.
+    pub fn answered_since(&self, moment: Instant) -> Option<Instant> {
+        let log = locked(&self.log);
+        let whole = log.iter().filter(|sent| sent.end == End::Whole);
+        let since = whole.filter(|sent| sent.opened >= moment);
+        since.map(|sent| sent.ended).min()
+    }
+
+    /// Sends no more, waits for the last answers, and gives what was written down.
+    pub async fn finish(mut self) -> Result<Vec<Sent>> {
+        self.stop.send_replace(true);
+        while let Some(end) = self.clients.join_next().await {
+            end?;
+        }
+        Ok(std::mem::take(&mut *locked(&self.log)))
+    }
+}
+
+async fn work(client: u64, shared: Arc<Shared>, mut random: Random, stop: watch::Receiver<bool>) {
+    let turns = shared.fronts.len().max(1) as u64;
+    // Clients 0 and 1 go to the first gateway first, one of them with streams: each gateway has both kinds.
+    let mut turn = client / 2;
+    while !*stop.borrow() {
+        let front = shared.fronts.get((turn % turns) as usize).copied();
+        let Some(front) = front else { return };
+        turn += 1;
+        let opened = Instant::now();
+        let Ok(connection) = Connection::open(front).await else {
+            sleep(AGAIN).await;
+            continue;
+        };
+        let number = shared.next.fetch_add(1, Ordering::Relaxed);
+        if number >= shared.keys {
+            return;
+        }
+        let wish = wish(number, client.is_multiple_of(2), &mut random);
+        let sent = send(connection, front, wish, shared.account, opened).await;
+        locked(&shared.log).push(sent);
+    }
+}
+
+fn wish(number: u64, stream: bool, random: &mut Random) -> Wish {
+    match stream {
+        true => {
+            let events = random.between(EVENTS.0, EVENTS.1);
+            Wish {
+                number,
+                kind: Kind::Stream(events),
+                wait_ms: random.between(STREAM_MS.0, STREAM_MS.1) / events,
+            }
+        }
+        false => Wish {
+            number,
+            kind: Kind::Whole,
+            wait_ms: random.between(WHOLE_MS.0, WHOLE_MS.1),
+        },
+    }
+}
+
+async fn send(
+    mut connection: Connection,
+    front: SocketAddr,
+    wish: Wish,
+    account: &'static str,
+    opened: Instant,
+) -> Sent {
+    let (body, asks) = body(wish);
+    let secret = key(wish.number, account).secret();
+    let bytes = request(&chat(front), &secret, Answer::Whole, body.as_bytes());
+    let mut answer = Vec::with_capacity(1024);
+    let end = timeout(PATIENCE, connection.exchange(&bytes, &mut answer)).await;
+    let ended = Instant::now();
+    let text = String::from_utf8_lossy(&answer);
+    let end = match end {
+        Err(_) => End::Wrong(format!("no answer within {PATIENCE:?}")),
+        Ok(Err(error)) => End::Broken(error.to_string()),
+        Ok(Ok((200, _))) => match whole(&text, wish, asks) {
+            Ok(()) => End::Whole,
+            Err(words) => End::Wrong(words),
+        },
+        Ok(Ok((status, _))) => refusal(status, &text),
+    };
+    Sent {
+        number: wish.number,
+        // As the body is ASCII.
+        estimate: body.len().div_ceil(4) as u64,
+        opened,
+        ended,
+        events: events(&text),
+        end,
+    }
+}
+
+/// The body, and whether it asks for the usage of a stream.
+fn body(wish: Wish) -> (String, bool) {
+    // Every other one: what the client did not ask for it must not see, and pays all the same.
+    let asks = matches!(wish.kind, Kind::Stream(_)) && wish.number % 4 < 2;
+    let stream = match wish.kind {
+        Kind::Stream(_) if asks => r#""stream":true,"stream_options":{"include_usage":true},"#,
+        Kind::Stream(_) => r#""stream":true,"#,
+        Kind::Whole | Kind::Picture => "",
+    };
+    let front = format!(
+        r#"{{"model":"{MODEL}",{stream}"max_tokens":500,"messages":[{{"role":"user","content":"{} "#,
+        wish.mark()
+    );
+    let words = "Say what a tollgate is. ".repeat(BODY / 20);
+    let room = BODY.saturating_sub(front.len()).min(words.len());
+    // Of different lengths, so that no two estimates need be alike.
+    let room = room.saturating_sub((wish.number % 64) as usize);
+    let body = format!(r#"{front}{}{}"}}]}}"#, &words[..room], "x".repeat(96));
+    (body, asks)
+}
+
+/// Whether an answer is all that was asked for.
+fn whole(text: &str, wish: Wish, asks: bool) -> std::result::Result<(), String> {
+    let usage = text.matches(r#""usage":{"#).count();
+    let right = match wish.kind {
+        Kind::Stream(count) => {
+            let done =
+                text.matches("data: [DONE]\n\n").count() == 1 && text.ends_with("data: [DONE]\n\n");
+            done && events(text) == count && usage == usize::from(asks)
+        }
+        Kind::Whole => usage == 1 && text.contains("Counted."),
+        Kind::Picture => text.contains("pictures.example"),
+    };
+    match right {
+        true => Ok(()),
+        false => Err(format!(
+            "status 200 with {} bytes: {}",
+            text.len(),
+            short(text)
+        )),
+    }
+}
+
+fn refusal(status: u16, text: &str) -> End {
+    let read: Option<serde_json::Value> = serde_json::from_str(text).ok();
+    let code = read.and_then(|body| body["error"]["code"].as_str().map(str::to_owned));
+    match code {
+        Some(code) => End::Refused(status, code),
+        None => End::Wrong(format!(
+            "status {status} without an envelope: {}",
+            short(text)
+        )),
+    }
+}
+
+/// Events with a piece of text, whole ones.
+fn events(text: &str) -> u64 {
+    let whole = text.rfind("\n\n").map_or("", |end| &text[..end]);
+    whole.matches(r#""delta":{"content":"#).count() as u64
+}
+
+/// The end of a text: there it shows what is missing.
+fn short(text: &str) -> String {
+    let skip = text.chars().count().saturating_sub(200);
+    text.chars().skip(skip).collect()
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_has_its_wish_and_an_estimate_that_is_not_far_off() {
+        let mut random = Random::new(1);
+        for number in 0..300 {
+            let wish = wish(number, number % 2 == 0, &mut random);
+            let (body, asks) = body(wish);
+            assert_eq!(Wish::find(body.as_bytes()), Some(wish));
+            assert!(body.is_ascii() && body.len() < 2048, "{}", body.len());
+            assert_eq!(body.contains("include_usage"), asks);
+            let estimate = body.len().div_ceil(4) as u64;
+            assert!(wish.tokens().input <= 2 * estimate, "{estimate}");
+        }
+    }
+
+    #[test]
+    fn a_stream_is_whole_with_its_end_and_no_sooner() {
+        let wish = Wish {
+            number: 2,
+            kind: Kind::Stream(1),
+            wait_ms: 1,
+        };
+        let event = "data: {\"choices\":[{\"delta\":{\"content\":\"word \"}}]}\n\n";
+        let done = "data: [DONE]\n\n";
+        assert_eq!(whole(&format!("{event}{done}"), wish, false), Ok(()));
+        for wrong in [
+            event.to_owned(),
+            done.to_owned(),
+            format!("{event}{event}{done}"),
+            format!("{event}{done}{done}"),
+            format!("{event}data: {{\"usage\":{{}}}}\n\n{done}"),
+        ] {
+            assert!(whole(&wrong, wish, false).is_err(), "{wrong}");
+        }
+        assert_eq!(events(&event[..event.len() - 1]), 0);
+        assert_eq!(
+            refusal(402, r#"{"error":{"code":"insufficient_balance"}}"#),
+            End::Refused(402, "insufficient_balance".to_owned())
+        );
+        assert!(matches!(refusal(502, "<html>"), End::Wrong(_)));
+    }
+}
