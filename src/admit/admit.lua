@@ -7,31 +7,31 @@
 -- that is applied (-1: none was sent), 1 if one is missing before them, and the package that pays (or -).
 local function admit(keys, args)
   local now = tollgate.clock(args[1])
-  local request = tollgate.limit.ask(keys, args, now)
   if not keys[3] then
+    local request = tollgate.limit.ask(keys, args, now)
     if request.reason == 0 then tollgate.limit.take(request) else tollgate.limit.leave(request) end
     return tollgate.limit.tell(request)
   end
-  local money = tollgate.money
-  local wallet, base = money.open(keys[3]), money.base_of(keys[3])
-  local said = tollgate.limit.tell(request)
-  if not wallet then
-    tollgate.limit.leave(request)
-    for _, value in ipairs({ -1, 0, -1, 0, 0, 0, -1, 0, '-' }) do said[#said + 1] = value end
-    return said
+  -- The money is read and checked before the limits write anything.
+  local money, wallet, bill, mark, gap, next = tollgate.money, tollgate.money.open(keys[3]), nil, -1, false, nil
+  if wallet then
+    money.expire(wallet, now)
+    mark, gap, next = money.apply(wallet, args, tollgate.limit.after(args), now)
+    bill = money.afford(wallet, args, next, now)
   end
-  money.expire(wallet, base, now)
-  local mark, gap, next = money.apply(wallet, base, args, request.after)
-  local bill = money.afford(wallet, args, next, now)
-  if request.reason == 0 and not bill.refused then
-    tollgate.limit.take(request)
-    money.take(wallet, base, bill, now)
+  local request = tollgate.limit.ask(keys, args, now)
+  local paid = { -1, 0, -1, 0, 0, 0, -1, 0, '-' }
+  if not bill or bill.refused or request.reason ~= 0 then
+    tollgate.limit.leave(request)
   else
-    tollgate.limit.leave(request)
+    tollgate.limit.take(request)
+    money.take(wallet, bill, now)
   end
-  money.close(wallet)
-  said = tollgate.limit.tell(request)
-  local paid = { bill.reason, bill.left, bill.resets, bill.day, bill.month, money.free(wallet, bill), mark, gap and 1 or 0, bill.package }
+  if bill then
+    money.close(wallet)
+    paid = { bill.reason, bill.left, bill.resets, bill.day, bill.month, money.free(wallet, bill), mark, gap and 1 or 0, bill.package }
+  end
+  local said = tollgate.limit.tell(request)
   for _, value in ipairs(paid) do said[#said + 1] = value end
   return said
 end

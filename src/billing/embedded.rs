@@ -7,6 +7,7 @@ mod posting;
 use super::wallet::Wallet;
 use super::{Charge, Drift, Once, PostError, Posted, PostedOutcome, Statement, UsageRow};
 use crate::billing::money::Money;
+use crate::billing::period::Calendar;
 use crate::store::db::{Db, DbError};
 use ahash::AHashMap;
 use applier::{Applier, BATCH, Job};
@@ -21,6 +22,8 @@ type Applied = Box<dyn Fn(u64) + Send + Sync>;
 /// What the applier's thread shares with everyone else.
 struct Books {
     db: Arc<Db>,
+    /// Where days begin.
+    calendar: Calendar,
     wallets: RwLock<AHashMap<Arc<str>, Arc<Mutex<Wallet>>>>,
     /// Operators' entries are made one after the other. What is in here is an entry of which the disk
     /// did not say whether it was made.
@@ -39,13 +42,14 @@ impl Embedded {
     ///
     /// # Errors
     /// One line: what cannot be read, or that there is no thread to be had.
-    pub fn open(db: Arc<Db>) -> Result<Arc<Embedded>, String> {
+    pub fn open(db: Arc<Db>, calendar: Calendar) -> Result<Arc<Embedded>, String> {
         let stored = db.wallets().map_err(|error| error.to_string())?;
         let wallets = stored
             .into_iter()
             .map(|(account, wallet)| (account, Arc::new(Mutex::new(wallet))));
         let books = Arc::new(Books {
             db,
+            calendar,
             wallets: RwLock::new(wallets.collect()),
             posting: Mutex::new(None),
             applied: OnceLock::new(),
@@ -107,11 +111,11 @@ impl Embedded {
                 batch.push((seq, Arc::new(charge)));
             }
             if batch.len() == BATCH || (ended && !batch.is_empty()) {
-                self.books.db.apply(epoch, &batch)?;
+                self.books.db.apply(epoch, &batch, self.books.calendar)?;
                 applied += batch.len() as u64;
                 for (_, charge) in batch.drain(..) {
                     let wallet = self.books.wallet_or_new(&charge.held.account);
-                    locked(&wallet).charge(&charge);
+                    locked(&wallet).charge(&charge, self.books.calendar);
                 }
             }
             if ended {

@@ -6,7 +6,7 @@
 use super::asking::Asking;
 use super::embedded::Embedded;
 use super::hold::Settle;
-use super::journal::{Journal, Sink};
+use super::journal::{Journal, Left, Sink};
 use super::nodes::Nodes;
 use super::period::Calendar;
 use super::redis::Shared;
@@ -89,8 +89,9 @@ impl Ledger {
         metrics: Arc<BillingMetrics>,
         mut stopped: watch::Receiver<bool>,
     ) -> Result<(Arc<Ledger>, Work), String> {
-        let (journal, left) = Journal::open(dir)?;
-        let embedded = Embedded::open(db)?;
+        // Each store has a directory of its own: it has applied its own charges, and no others.
+        let (journal, left) = Journal::open(&dir.join("journal"))?;
+        let embedded = Embedded::open(db.clone(), settings.calendar)?;
         for one in &left {
             let mut charges = one.charges(0);
             let replayed = embedded.replay(one.epoch(), charges.by_ref());
@@ -101,6 +102,10 @@ impl Ledger {
             metrics.replayed.inc_by(replayed);
             one.applied();
         }
+        // Other epochs have no files any more.
+        let kept: Vec<u64> = left.iter().map(Left::epoch).chain([journal.epoch()]).collect();
+        let forgotten = db.forget_marks(&kept);
+        forgotten.map_err(|error| error.to_string())?;
         journal.attach(Arc::new(Applying {
             embedded: embedded.clone(),
             epoch: journal.epoch(),
@@ -145,7 +150,7 @@ impl Ledger {
         metrics: Arc<BillingMetrics>,
         mut stopped: watch::Receiver<bool>,
     ) -> Result<(Arc<Ledger>, Work), String> {
-        let (journal, left) = Journal::open(dir)?;
+        let (journal, left) = Journal::open(&dir.join("journal-redis"))?;
         let Settings {
             enforce, calendar, ..
         } = settings;
@@ -253,7 +258,7 @@ impl Settle for Ledger {
         {
             let mut wallet = lock(&wallet);
             wallet.release(&charge.held);
-            wallet.charge(&charge);
+            wallet.charge(&charge, self.settings.calendar);
         }
         self.journal.settle(charge);
     }

@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 /// Charges that one call carries at most.
 pub(super) const BATCH: usize = 64;
 
+/// Charges that wait in memory, an account; the journal has the others.
+const MOST: usize = 8192;
+
 /// Holds of unknown fate that wait to be given back, an account; further ones expire by themselves.
 const MOST_UNKNOWN: usize = 1024;
 
@@ -36,8 +39,11 @@ struct State {
     sent: usize,
     /// The last charge that was ever put in.
     last: u64,
-    /// Redis has lost what it had acknowledged: the journal must be read again.
+    /// What Redis needs is not all in `waiting`: it has lost what it had acknowledged, or more came than is kept in
+    /// memory. The journal must be read again.
     lost: bool,
+    /// Somebody is sending.
+    served: bool,
     /// Holds in flight.
     live: BTreeSet<u64>,
     /// Holds of which nobody knows whether Redis took them.
@@ -63,6 +69,15 @@ pub(super) struct Batch {
     /// The charge that the first one follows.
     pub(super) after: u64,
     pub(super) charges: Vec<(u64, Arc<Charge>)>,
+}
+
+impl State {
+    /// Something before all that waits is missing: it is of no use, and the journal has it.
+    fn lose(&mut self) {
+        self.lost = true;
+        self.waiting.clear();
+        self.sent = 0;
+    }
 }
 
 impl Lines {
@@ -100,17 +115,32 @@ impl Line {
     pub(super) fn push(&self, seq: u64, charge: Arc<Charge>) {
         let mut state = self.state();
         state.live.remove(&charge.held.id);
-        state.waiting.push_back((seq, charge));
         state.last = seq;
         state.active = Some(Instant::now());
+        if state.waiting.len() >= MOST {
+            state.lost = true;
+        }
+        if !state.lost {
+            state.waiting.push_back((seq, charge));
+        }
+    }
+
+    /// Begins to send, if nobody does.
+    pub(super) fn serve(&self) -> bool {
+        !std::mem::replace(&mut self.state().served, true)
+    }
+
+    /// Ends to send; false if there is something again.
+    pub(super) fn served(&self) -> bool {
+        let mut state = self.state();
+        let idle = !state.lost && state.waiting.len() <= state.sent && state.unknown.is_empty();
+        state.served = !idle;
+        idle
     }
 
     /// The next charges to be sent; none while the journal must be read first.
     pub(super) fn take(&self) -> Batch {
         let mut state = self.state();
-        if state.lost {
-            return Batch::default();
-        }
         let from = state.sent;
         let charges: Vec<_> = state
             .waiting
@@ -133,7 +163,9 @@ impl Line {
         if mark < state.acknowledged {
             // Calls that were under way at the same time may answer in any order: only a gap says that
             // what was acknowledged is gone.
-            state.lost |= gap;
+            if gap {
+                state.lose();
+            }
             return;
         }
         while state.waiting.front().is_some_and(|(seq, _)| *seq <= mark) {
@@ -141,6 +173,7 @@ impl Line {
             state.sent = state.sent.saturating_sub(1);
         }
         state.acknowledged = mark;
+        state.active = Some(Instant::now());
         if gap {
             state.sent = 0;
         }
@@ -151,38 +184,39 @@ impl Line {
         self.state().sent = 0;
     }
 
-    /// Redis was asked for its mark.
-    pub(super) fn marked(&self, mark: u64) {
-        let mut state = self.state();
-        if mark < state.acknowledged {
-            state.lost = true;
+    /// The last charge that Redis is known to have applied.
+    pub(super) fn acknowledged(&self) -> u64 {
+        self.state().acknowledged
+    }
+
+    /// Redis was asked for its mark, when it was known to have `known`.
+    pub(super) fn marked(&self, mark: u64, known: u64) {
+        if mark < known {
+            self.state().lose();
         }
     }
 
-    /// What must be read from the journal again: from behind this mark up to that charge.
+    /// The last charge that there is, if the journal must be read again.
     pub(super) fn lost(&self) -> Option<u64> {
         let state = self.state();
-        state.lost.then_some(state.acknowledged)
+        state.lost.then_some(state.last)
     }
 
-    /// Puts charges that were acknowledged, and are lost, before all others; they follow `mark`.
-    pub(super) fn rewind(&self, mark: u64, charges: Vec<(u64, Arc<Charge>)>) {
+    /// Puts in what the journal has behind `mark`, up to `upto`; nothing else waits any more. `whole` says that
+    /// there was no more than that.
+    pub(super) fn rewind(&self, mark: u64, charges: Vec<(u64, Arc<Charge>)>, whole: Option<u64>) {
         let mut state = self.state();
-        for one in charges.into_iter().rev() {
-            state.waiting.push_front(one);
-        }
-        while state.waiting.front().is_some_and(|(seq, _)| *seq <= mark) {
-            state.waiting.pop_front();
-        }
+        state.waiting = charges.into();
         state.acknowledged = mark;
         state.sent = 0;
-        state.lost = false;
+        // What came since is in the journal alone.
+        state.lost = whole != Some(state.last);
     }
 
     /// Whether there is something to send.
     pub(super) fn is_due(&self) -> bool {
         let state = self.state();
-        !state.lost && state.waiting.len() > state.sent
+        state.waiting.len() > state.sent
     }
 
     /// The first charge that is not acknowledged; `None` if all are.
@@ -300,7 +334,8 @@ mod tests {
         line.answered(9, false);
         assert_eq!(seqs(&line.take()), (9, vec![]));
         assert_eq!(line.first_waiting(), None);
-        // An answer that comes late changes nothing.
+        // An answer that comes late changes nothing, nor does one to an older question.
+        line.marked(3, 3);
         line.answered(7, false);
         assert!(line.lost().is_none());
     }
@@ -315,11 +350,40 @@ mod tests {
         line.push(3, charge(3));
         assert_eq!(seqs(&line.take()), (2, vec![3]));
         line.answered(0, true);
-        assert_eq!(line.lost(), Some(2));
-        assert!(line.take().charges.is_empty() && !line.is_due());
+        assert_eq!(line.lost(), Some(3));
         assert_eq!(line.first_waiting(), Some(0));
-        line.rewind(0, vec![(1, charge(1)), (2, charge(2))]);
-        assert_eq!(seqs(&line.take()), (0, vec![1, 2, 3]));
+        // One more comes while the journal is read: it must be read once more.
+        line.push(4, charge(4));
+        let read = |upto: u64| (1..=upto).map(|seq| (seq, charge(seq))).collect();
+        line.rewind(0, read(3), Some(3));
+        assert_eq!(line.lost(), Some(4));
+        line.rewind(0, read(4), Some(4));
+        assert_eq!(line.lost(), None);
+        assert_eq!(seqs(&line.take()), (0, vec![1, 2, 3, 4]));
+    }
+
+    #[test]
+    fn what_is_too_much_for_memory_is_in_the_journal() {
+        let line = Lines::default().of(&"a".into());
+        for seq in 1..=MOST as u64 + 5 {
+            line.push(seq, charge(seq));
+        }
+        assert_eq!(line.count(), MOST);
+        assert_eq!(line.lost(), Some(MOST as u64 + 5));
+        // What is there can be sent before the rest is read.
+        assert!(line.is_due());
+        assert_eq!(line.take().charges.len(), BATCH);
+    }
+
+    #[test]
+    fn one_sends_at_a_time() {
+        let line = Lines::default().of(&"a".into());
+        assert!(line.serve() && !line.serve());
+        line.push(1, charge(1));
+        assert!(!line.served(), "there is something again");
+        line.take();
+        assert!(line.served());
+        assert!(line.serve());
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod ledger;
 mod lines;
 pub mod money;
 mod nodes;
+mod recent;
 pub mod period;
 mod redis;
 pub mod seeds;
@@ -91,9 +92,12 @@ impl Bill {
     /// What is set aside for it as hold number `id`, where no package is known to pay.
     pub fn held_unseen(&self, id: u64, period: Period) -> Held {
         let payer = &self.payer;
-        let (money, tokens, package) = match payer.pays {
+        let (money, tokens, package) = match &payer.pays {
             Pays::Balance => (self.money, 0, None),
-            Pays::Package(_) => (Money::ZERO, self.tokens, Some(Arc::from("?"))),
+            Pays::Package(name) => {
+                let unseen = format!("?{name}");
+                (Money::ZERO, self.tokens, Some(unseen.into()))
+            }
         };
         Held {
             id,
@@ -176,7 +180,7 @@ pub struct Held {
     pub money: Money,
     /// Held of the package.
     pub tokens: u64,
-    /// The id of the package that pays.
+    /// The id of the package that pays; `?` and its name where nobody could be asked which.
     pub package: Option<Arc<str>>,
     /// The day and the month that the charge counts for.
     pub period: Period,

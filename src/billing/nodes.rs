@@ -4,12 +4,13 @@
 use super::Charge;
 use super::journal::{Journal, Left, Sink};
 use super::lines::{Line, Lines};
+use super::recent::Recent;
 use super::redis::{Applied, Shared, batches};
 use super::seeds::Seeds;
 use crate::record::billing::BillingMetrics;
 use crate::store::link::Away;
 use ahash::AHashMap;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
@@ -21,6 +22,12 @@ const MOMENT: Duration = Duration::from_millis(2);
 
 /// What Redis did not take is sent again after this time.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest time until it is tried again; what fails for an account alone needs a human.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Charges that are read from the journal at a time, for one account.
+const READ: usize = 4096;
 
 /// Requests in flight are renewed so often, four times in the life of a hold.
 const EXTEND: Duration = Duration::from_secs(30);
@@ -46,28 +53,11 @@ fn readable(error: Option<&str>) -> bool {
     error.is_none()
 }
 
-/// The journal of a dead process.
-struct Found {
-    left: Left,
-    /// It is kept for [`REMEMBERED`] from then on: a failover may still lose what was sent of it.
-    since: Instant,
-    accounts: BTreeSet<Arc<str>>,
-}
-
-impl Found {
-    fn new(left: Left) -> Found {
-        Found {
-            left,
-            since: Instant::now(),
-            accounts: BTreeSet::new(),
-        }
-    }
-}
-
 /// This node's part in balances that many share.
 pub(super) struct Nodes {
     pub(super) shared: Shared,
     pub(super) lines: Lines,
+    pub(super) recent: Recent,
     due: Mutex<BTreeMap<Arc<str>, Arc<Line>>>,
     wake: Notify,
     seeds: Arc<Seeds>,
@@ -87,6 +77,7 @@ impl Nodes {
         Nodes {
             shared,
             lines: Lines::default(),
+            recent: Recent::default(),
             due: Mutex::default(),
             wake: Notify::new(),
             seeds,
@@ -98,10 +89,12 @@ impl Nodes {
         self.due.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Somebody has to look after this account.
+    /// Somebody has to look after this account, if nobody does.
     pub(super) fn put(&self, line: Arc<Line>) {
-        self.due().insert(line.account.clone(), line);
-        self.wake.notify_one();
+        if line.serve() {
+            self.due().insert(line.account.clone(), line);
+            self.wake.notify_one();
+        }
     }
 
     /// Does what is not on any request's path, until told to stop; then sends what is left, if Redis takes it.
@@ -112,7 +105,8 @@ impl Nodes {
         mut stopped: watch::Receiver<bool>,
     ) {
         let mut tasks = JoinSet::new();
-        tasks.spawn(self.clone().keep(journal.clone(), left, stopped.clone()));
+        tasks.spawn(self.clone().keep(journal.clone(), stopped.clone()));
+        tasks.spawn(self.clone().recover(left));
         let mut sending = JoinSet::new();
         loop {
             tokio::select! {
@@ -151,15 +145,22 @@ impl Nodes {
 
     /// Sends what an account has until Redis has it all.
     async fn serve(self: Arc<Self>, line: Arc<Line>, journal: Arc<Journal>) {
-        loop {
-            if line.lost().is_some() {
-                if self.rewind(&line, &journal).await.is_ok() {
-                    continue;
-                }
-            } else if self.send(&line).await.is_ok() {
-                return;
+        let mut pause = PAUSE;
+        while !line.served() {
+            if !self.shared.link.up() {
+                sleep(PAUSE).await;
+                continue;
             }
-            sleep(PAUSE).await;
+            let sent = match line.is_due() || line.lost().is_none() {
+                true => self.send(&line).await,
+                false => self.rewind(&line, &journal).await,
+            };
+            if sent.is_ok() {
+                pause = PAUSE;
+            } else {
+                sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
         }
     }
 
@@ -185,9 +186,6 @@ impl Nodes {
                     return Err(away);
                 }
             }
-            if line.lost().is_some() {
-                return Err(Away::Failed);
-            }
         }
         Ok(())
     }
@@ -204,6 +202,7 @@ impl Nodes {
         let Some(upto) = line.lost() else {
             return Ok(());
         };
+        let known = line.acknowledged();
         let mark = self.shared.mark(&line.account, journal.epoch()).await?;
         let (account, journal) = (line.account.clone(), journal.clone());
         let read = spawn_blocking(move || {
@@ -213,30 +212,28 @@ impl Nodes {
                 .take_while(|(seq, _)| *seq <= upto)
                 .filter(|(_, charge)| charge.held.account == account)
                 .map(|(seq, charge)| (seq, Arc::new(charge)))
+                .take(READ + 1)
                 .collect::<Waiting>();
             readable(charges.error()).then_some(found)
         });
-        let charges = read.await.ok().flatten().ok_or(Away::Failed)?;
-        log::warn!(
-            "store: Redis has lost {} charges of account {}; they are sent again from the journal",
-            charges.len(),
-            line.account
-        );
-        self.metrics.replayed.inc_by(charges.len() as u64);
-        line.rewind(mark, charges);
+        let mut charges = read.await.ok().flatten().ok_or(Away::Failed)?;
+        let lost = charges.iter().filter(|(seq, _)| *seq <= known).count();
+        if lost > 0 {
+            log::warn!(
+                "store: Redis has lost {lost} charges of account {}; they are sent again from the journal",
+                line.account
+            );
+            self.metrics.replayed.inc_by(lost as u64);
+        }
+        let whole = (charges.len() <= READ).then_some(upto);
+        charges.truncate(READ);
+        line.rewind(mark, charges, whole);
         Ok(())
     }
 
     /// Everything that comes with time.
-    async fn keep(
-        self: Arc<Self>,
-        journal: Arc<Journal>,
-        left: Vec<Left>,
-        mut stopped: watch::Receiver<bool>,
-    ) {
-        let mut left: Vec<Found> = left.into_iter().map(Found::new).collect();
+    async fn keep(self: Arc<Self>, journal: Arc<Journal>, mut stopped: watch::Receiver<bool>) {
         let (mut connection, mut compared, mut extended) = (0, Instant::now(), Instant::now());
-        let mut replayed = false;
         let mut ticks = interval(Duration::from_millis(250));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -251,28 +248,53 @@ impl Nodes {
             }
             let now = self.shared.link.connections();
             let again = now != connection;
-            if again || !replayed {
-                replayed = self.replay(&mut left).await;
-            }
             if again || compared.elapsed() >= COMPARE {
                 let within = if again { REMEMBERED } else { 6 * COMPARE };
-                self.compare(&journal, within).await;
+                // Those that could not be compared after an outage are compared the next time.
+                if self.compare(&journal, within).await {
+                    connection = now;
+                }
                 compared = Instant::now();
-                connection = now;
             }
             if extended.elapsed() >= EXTEND {
                 self.extend().await;
                 extended = Instant::now();
             }
-            if replayed {
-                for one in left.extract_if(.., |one| one.since.elapsed() >= REMEMBERED) {
-                    one.left.applied();
-                    for account in &one.accounts {
-                        // One that is not forgotten takes some bytes of Redis, and does no harm.
-                        let _ = self.shared.forget_epoch(account, one.left.epoch()).await;
-                    }
-                }
+        }
+    }
+
+    /// Sends what dead processes have left, and sends it again when a failover may have lost it.
+    async fn recover(self: Arc<Self>, left: Vec<Left>) {
+        let mut left: Vec<(Left, Option<Instant>)> =
+            left.into_iter().map(|one| (one, None)).collect();
+        let (mut connection, mut replayed) = (0, Instant::now());
+        while !left.is_empty() {
+            sleep(PAUSE).await;
+            let now = self.shared.link.connections();
+            let again = now != connection || replayed.elapsed() >= COMPARE;
+            if !self.shared.link.up() || !again {
+                continue;
             }
+            let mut all = true;
+            for (one, since) in &mut left {
+                match self.replay(one).await {
+                    true => since.get_or_insert_with(Instant::now),
+                    false => {
+                        all = false;
+                        continue;
+                    }
+                };
+            }
+            if all {
+                (connection, replayed) = (now, Instant::now());
+            }
+            left.retain(|(one, since)| {
+                let done = since.is_some_and(|since| since.elapsed() >= REMEMBERED);
+                if done {
+                    one.applied();
+                }
+                !done
+            });
         }
     }
 
@@ -285,20 +307,23 @@ impl Nodes {
         journal.applied(first.map_or(last, |first| last.min(first.saturating_sub(1))));
     }
 
-    /// Asks what Redis has of accounts that were in use, and sends again what it lost.
-    async fn compare(&self, journal: &Journal, within: Duration) {
+    /// Asks what Redis has of accounts that were in use, and sends again what it lost; true if it said so of all.
+    async fn compare(&self, journal: &Journal, within: Duration) -> bool {
+        let mut all = true;
         for line in self.lines.all() {
             if !line.is_active(within) {
                 continue;
             }
+            let known = line.acknowledged();
             match self.shared.mark(&line.account, journal.epoch()).await {
-                Ok(mark) => line.marked(mark),
-                Err(_) => return,
+                Ok(mark) => line.marked(mark, known),
+                Err(_) => all = false,
             }
             if line.lost().is_some() {
                 self.put(line);
             }
         }
+        all
     }
 
     async fn extend(&self) {
@@ -310,54 +335,44 @@ impl Nodes {
         }
     }
 
-    /// Sends what dead processes have left in their journals; true if Redis has all of it.
-    async fn replay(&self, left: &mut [Found]) -> bool {
-        for Found {
-            left: one,
-            accounts,
-            ..
-        } in left
-        {
-            // Accounts side by side would only make the memory grow: the journal is read once, in order.
-            let mut waiting: AHashMap<Arc<str>, (u64, Waiting)> = AHashMap::new();
-            let mut read = one.charges(0);
-            for (nth, (seq, charge)) in read.by_ref().enumerate() {
-                if nth % SOME == 0 {
-                    // Files are read here: others want to run as well.
-                    yield_now().await;
-                }
-                let account = charge.held.account.clone();
-                if !waiting.contains_key(&account) {
-                    match self.shared.mark(&account, one.epoch()).await {
-                        Ok(mark) => {
-                            accounts.insert(account.clone());
-                            waiting.insert(account.clone(), (mark, Vec::new()))
-                        }
-                        Err(_) => return false,
-                    };
-                }
-                let Some((mark, charges)) = waiting.get_mut(&account) else {
-                    return false;
+    /// Sends what a dead process has left in its journal; true if Redis has all of it.
+    async fn replay(&self, left: &Left) -> bool {
+        // The journal is read once, in order, and accounts wait for each other.
+        let mut waiting: AHashMap<Arc<str>, (u64, Waiting)> = AHashMap::new();
+        let mut read = left.charges(0);
+        for (nth, (seq, charge)) in read.by_ref().enumerate() {
+            if nth % SOME == 0 {
+                // Files are read here: others want to run as well.
+                yield_now().await;
+            }
+            let account = charge.held.account.clone();
+            if !waiting.contains_key(&account) {
+                match self.shared.mark(&account, left.epoch()).await {
+                    Ok(mark) => waiting.insert(account.clone(), (mark, Vec::new())),
+                    Err(_) => return false,
                 };
-                if seq > *mark {
-                    charges.push((seq, Arc::new(charge)));
-                }
-                if charges.len() >= SOME {
-                    let some = std::mem::take(charges);
-                    match self.send_left(&account, one.epoch(), *mark, &some).await {
-                        Ok(reached) => *mark = reached,
-                        Err(_) => return false,
-                    }
-                }
             }
-            if !readable(read.error()) {
+            let Some((mark, charges)) = waiting.get_mut(&account) else {
                 return false;
+            };
+            if seq > *mark {
+                charges.push((seq, Arc::new(charge)));
             }
-            for (account, (mark, charges)) in waiting {
-                let sent = self.send_left(&account, one.epoch(), mark, &charges);
-                if sent.await.is_err() {
-                    return false;
+            if charges.len() >= SOME {
+                let some = std::mem::take(charges);
+                match self.send_left(&account, left.epoch(), *mark, &some).await {
+                    Ok(reached) => *mark = reached,
+                    Err(_) => return false,
                 }
+            }
+        }
+        if !readable(read.error()) {
+            return false;
+        }
+        for (account, (mark, charges)) in waiting {
+            let sent = self.send_left(&account, left.epoch(), mark, &charges);
+            if sent.await.is_err() {
+                return false;
             }
         }
         true

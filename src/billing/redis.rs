@@ -33,6 +33,7 @@ pub(super) struct Shared {
     forget: String,
     post: String,
     verify: String,
+    verify_day: String,
 }
 
 /// What Redis says to the money's part of an admission.
@@ -74,6 +75,7 @@ impl Shared {
             forget: link.name(Function::Forget),
             post: link.name(Function::Post),
             verify: link.name(Function::Verify),
+            verify_day: link.name(Function::VerifyDay),
             link,
             clock,
             calendar,
@@ -100,7 +102,7 @@ impl Shared {
         call.arg(if self.enforce { "enforce" } else { "observe" })
             .arg(&*payer.key)
             .arg(match &payer.pays {
-                Pays::Balance => "-",
+                Pays::Balance => "",
                 Pays::Package(name) => name,
             })
             .arg(bill.money.micros())
@@ -146,7 +148,8 @@ impl Shared {
     }
 
     fn batch(&self, call: &mut Cmd, epoch: u64, batch: &Batch) {
-        call.arg(format!("{epoch:016x}"))
+        call.arg(self.calendar.offset)
+            .arg(format!("{epoch:016x}"))
             .arg(batch.after)
             .arg(batch.charges.len());
         for (seq, charge) in &batch.charges {
@@ -161,6 +164,9 @@ impl Shared {
         epoch: u64,
         batch: &Batch,
     ) -> Result<Applied, Away> {
+        let Some((last, _)) = batch.charges.last() else {
+            return Ok(Applied::Mark(batch.after, false));
+        };
         let mut call = self.call(&self.charge, account);
         self.batch(&mut call, epoch, batch);
         let said = self.link.call(Function::Charge, &call).await?;
@@ -170,7 +176,10 @@ impl Shared {
         let numbers: Option<Vec<i64>> = values.iter().map(int).collect();
         match numbers.as_deref() {
             Some([]) => Ok(Applied::Unknown),
-            Some([mark, gap, _]) => Ok(Applied::Mark(mark.unsigned_abs(), *gap == 1)),
+            // Nobody has applied what was never sent.
+            Some([mark, gap, _]) if u64::try_from(*mark).is_ok_and(|mark| mark <= *last) => {
+                Ok(Applied::Mark(mark.unsigned_abs(), *gap == 1))
+            }
             _ => Err(self.link.misunderstood()),
         }
     }
@@ -183,18 +192,11 @@ impl Shared {
         match self.link.call(Function::Command, &call).await? {
             Value::Nil => Ok(0),
             said => {
-                let mark = text(&said).and_then(|text| text.parse().ok());
+                // And when, which is for Redis alone.
+                let mark = text(&said).and_then(|text| text.split(' ').next()?.parse().ok());
                 mark.ok_or_else(|| self.link.misunderstood())
             }
         }
-    }
-
-    /// Forgets a journal that is done with.
-    pub(super) async fn forget_epoch(&self, account: &str, epoch: u64) -> Result<(), Away> {
-        let mut call = cmd("HDEL");
-        call.arg(self.key(account, "a"))
-            .arg(format!("{epoch:016x}"));
-        self.link.call(Function::Command, &call).await.map(drop)
     }
 
     /// Keeps the holds of requests that take long.
@@ -263,8 +265,6 @@ fn write_charge(call: &mut Cmd, epoch: u64, seq: u64, charge: &Charge) {
         .arg(&*held.project)
         .arg(&*held.model)
         .arg(held.package.as_deref().unwrap_or("-"))
-        .arg(held.money.micros())
-        .arg(held.tokens)
         .arg(match source {
             None => "n",
             Some(Source::Reported) => "r",

@@ -52,14 +52,15 @@ impl Wallet {
     /// The same for a request that nobody may refuse: the balance, or the package that comes nearest
     /// to paying it, goes below nothing if it must.
     pub fn hold_anyway(&mut self, bill: &Bill, id: u64, wall: u64, calendar: Calendar) -> Held {
-        let mut held = bill.held_unseen(id, calendar.period(wall));
-        if let Pays::Package(name) = &bill.payer.pays {
-            let paying = self.package(name, bill.tokens, wall).ok();
-            let last = || self.packages.iter().rfind(|package| package.name == *name);
-            let paying = paying.or_else(|| last().map(|package| package.id.clone()));
-            held.package = paying.or(held.package);
+        if let Ok(held) = self.hold(bill, id, wall, calendar) {
+            return held;
         }
-        self.take(&held);
+        // What there is not cannot be set aside.
+        let mut held = bill.held_unseen(id, calendar.period(wall));
+        (held.money, held.tokens) = (Money::ZERO, 0);
+        if let Pays::Package(name) = &bill.payer.pays {
+            held.package = self.package_named(name, wall).or(held.package);
+        }
         held
     }
 
@@ -126,6 +127,13 @@ impl Wallet {
         })
     }
 
+    /// The package that pays where none has enough: of this name the first that is open, or else the last.
+    fn package_named(&self, name: &str, wall: u64) -> Option<Arc<str>> {
+        let named = || self.packages.iter().filter(|one| *one.name == *name);
+        let open = named().find(|one| one.expires > wall && one.left > 0);
+        open.or_else(|| named().last()).map(|one| one.id.clone())
+    }
+
     fn take(&mut self, held: &Held) {
         self.change_held(held, 1);
     }
@@ -155,17 +163,23 @@ impl Wallet {
     }
 
     /// Takes what a request cost. Its hold is released apart from that.
-    pub fn charge(&mut self, charge: &Charge) {
+    pub fn charge(&mut self, charge: &Charge, calendar: Calendar) {
         let money = charge.money();
         if money != Money::ZERO {
             self.balance = self.balance.saturating_sub(money);
             let spent = self.keys.entry(charge.held.key.clone()).or_default();
-            spent.add(money, charge.held.period);
+            spent.add(money, charge.held.period, calendar.period(charge.at));
         }
         let tokens = charge.tokens();
         self.package_tokens = self.package_tokens.saturating_add(tokens);
-        if let Some(id) = &charge.held.package
-            && let Some(package) = self.packages.iter_mut().find(|one| one.id == *id)
+        let unseen = charge.held.package.as_deref();
+        let unseen = unseen.and_then(|package| package.strip_prefix('?'));
+        let paying = match unseen {
+            Some(name) => self.package_named(name, charge.at),
+            None => charge.held.package.clone(),
+        };
+        if let Some(id) = paying
+            && let Some(package) = self.packages.iter_mut().find(|one| one.id == id)
         {
             let tokens = i64::try_from(tokens).unwrap_or(i64::MAX);
             package.left = package.left.saturating_sub(tokens);
@@ -299,8 +313,15 @@ impl Spent {
         }
     }
 
-    /// Counts a charge. One of an earlier period, which is settled late, is not this one's.
-    fn add(&mut self, money: Money, period: Period) {
+    /// Counts a charge that is settled `today`. One of an earlier period, which is settled late, is not this one's;
+    /// a period that lies ahead is one of a clock that was wrong, and what was counted then counts now.
+    fn add(&mut self, money: Money, period: Period, today: Period) {
+        self.period.day = self.period.day.min(today.day);
+        self.period.month = self.period.month.min(today.month);
+        let period = Period {
+            day: period.day.min(today.day),
+            month: period.month.min(today.month),
+        };
         if period.day > self.period.day {
             self.period.day = period.day;
             self.daily = Money::ZERO;

@@ -125,12 +125,11 @@ end
 -- Whether one request may go, with nothing charged yet.
 -- KEYS: levels, holds. ARGV from 2 on: the plan's five, concurrency, tokens a day, the estimate,
 -- a hold's id (empty: none is needed) and its life in milliseconds; then how many ended before it, and they,
--- as for `correct`: who asks again after an answer finds its place free. The next argument stands at `after`.
+-- as for `correct`: who asks again after an answer finds its place free.
 local function ask(keys, args, now)
   local plan = limits(args, 2)
   local request = { keys = keys, plan = plan, now = now, hold = args[10], life = tonumber(args[11]), reason = 0, wait = -1 }
   local concurrency, day_limit, estimate = tonumber(args[7]), tonumber(args[8]), tonumber(args[9])
-  request.after = 13 + 3 * tonumber(args[12])
   -- A plan without limits leaves no trace.
   request.none = plan.request_rate == 0 and plan.token_rate == 0 and concurrency == 0 and day_limit == 0
   if request.none then
@@ -139,7 +138,7 @@ local function ask(keys, args, now)
   end
   local state = load(keys[1], plan, now)
   request.state, request.tokens, request.by_day, request.estimate = state, estimate * UNIT, day_limit > 0, estimate
-  request.changed = correct(keys, args, 13, request.after - 1, plan, state, day_limit > 0)
+  request.changed = correct(keys, args, 13, 12 + 3 * tonumber(args[12]), plan, state, day_limit > 0)
   local function fired(which, how_long)
     if request.reason == 0 or how_long > request.wait then request.reason, request.wait = which, how_long end
   end
@@ -184,7 +183,10 @@ end
 -- buckets, the day and its tokens.
 local function tell(request) return answer(request.reason, request.wait, request.state) end
 
-tollgate.limit = { ask = ask, take = take, leave = leave, tell = tell }
+-- Where the arguments of others begin.
+local function after(args) return 13 + 3 * tonumber(args[12]) end
+
+tollgate.limit = { ask = ask, take = take, leave = leave, tell = tell, after = after }
 
 -- Correcting, for a subject that nobody asks for. KEYS as above. ARGV: now, the plan's five, whether
 -- tokens are counted by the day, then as for `correct`.

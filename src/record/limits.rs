@@ -29,6 +29,7 @@ pub enum Function {
     Forget,
     Post,
     Verify,
+    VerifyDay,
     Write,
     Restore,
     Changes,
@@ -37,7 +38,7 @@ pub enum Function {
 }
 
 impl Function {
-    const ALL: [Function; 15] = [
+    const ALL: [Function; 16] = [
         Function::Admit,
         Function::Settle,
         Function::Renew,
@@ -49,6 +50,7 @@ impl Function {
         Function::Forget,
         Function::Post,
         Function::Verify,
+        Function::VerifyDay,
         Function::Write,
         Function::Restore,
         Function::Changes,
@@ -75,6 +77,7 @@ impl Function {
             Function::Forget => "forget",
             Function::Post => "post",
             Function::Verify => "verify",
+            Function::VerifyDay => "verify_day",
             Function::Write => "write",
             Function::Restore => "restore",
             Function::Changes => "changes",

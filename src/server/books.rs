@@ -41,7 +41,7 @@ impl Connected {
                 _ = stopped.changed() => return,
             }
             // A store that is away is asked the next time.
-            let _ = self.ledger.verify(&self.accounts()).await;
+            let _ = self.ledger.verify(&self.accounts(), false).await;
         }
     }
 }
@@ -85,7 +85,7 @@ impl Books for Connected {
     }
 
     async fn verify(&self) -> Result<Vec<Drift>, PostError> {
-        self.ledger.verify(&self.accounts()).await
+        self.ledger.verify(&self.accounts(), true).await
     }
 }
 

@@ -23,6 +23,12 @@ use tokio::time::timeout;
 /// The most that a request waits for Redis: with what timers and a busy machine add, it is below 50 ms.
 pub const DEADLINE: Duration = Duration::from_millis(35);
 
+/// The most that an operator waits for a write.
+const DURABLE: Duration = Duration::from_secs(2);
+
+/// What a function says to values in Redis that cannot be: of one account, and nothing of Redis itself.
+const UNREADABLE: &str = "TOLLGATE";
+
 /// Single calls that fail are told of so often.
 const MENTION: Duration = Duration::from_secs(60);
 
@@ -177,6 +183,12 @@ impl Link {
                 self.breaker.count(End::Answered, self.second());
                 return Ok(value);
             }
+            Ok(Err(error)) if error.to_string().contains(UNREADABLE) => {
+                // It says nothing of other accounts' calls.
+                self.metrics.error("unreadable");
+                self.mention(function.as_str(), &said(&error));
+                return Err(Away::Failed);
+            }
             Ok(Err(error)) if !error.is_timeout() => (End::Failed, self.judge(&error)),
             _ => (
                 End::TimedOut,
@@ -205,32 +217,50 @@ impl Link {
         })
     }
 
-    /// Waits until a replica has what was written, where there is one: what an operator was told is done
-    /// must survive a failover.
+    /// Makes a call that must survive a failover, on a connection of its own: it is answered when a replica has what
+    /// it wrote, where there is one. Calls that requests wait for are not behind it.
     ///
     /// # Errors
-    /// [`Away::TimedOut`]: none has it yet.
-    pub async fn replicated(&self) -> Result<(), Away> {
-        if self.is_cluster() {
-            // The client cannot wait for one server of many.
-            return Ok(());
+    /// [`Away`]; after [`Away::TimedOut`] it may have been done.
+    pub async fn durably(&self, function: Function, command: &Cmd) -> Result<Value, Away> {
+        let Target::Single(client) = &self.target else {
+            // The client of a cluster cannot wait for one server of many.
+            return self.call(function, command).await;
+        };
+        if !self.up() {
+            return Err(Away::Down);
         }
-        let mut info = cmd("INFO");
-        info.arg("replication");
-        let page = self.call(Function::Command, &info).await?;
-        let page: String = from_redis_value(page).unwrap_or_default();
-        let replicas = page
-            .lines()
-            .find_map(|line| line.strip_prefix("connected_slaves:"))
-            .and_then(|count| count.trim().parse::<u64>().ok());
-        if replicas.unwrap_or(0) == 0 {
-            return Ok(());
-        }
-        let mut wait = cmd("WAIT");
-        wait.arg(1).arg(25);
-        match self.call(Function::Command, &wait).await? {
-            Value::Int(reached) if reached > 0 => Ok(()),
-            _ => Err(Away::TimedOut),
+        let begun = Instant::now();
+        let done = timeout(DURABLE, async {
+            let connection = client.get_multiplexed_async_connection().await?;
+            let mut connection = Connection::Single(connection);
+            let said = connection.send(command).await?;
+            let replicas = replicas(&connection.send(cmd("INFO").arg("replication")).await?);
+            if replicas == 0 {
+                return Ok((said, true));
+            }
+            let wait = DURABLE.as_millis() as u64 / 2;
+            let reached = connection.send(cmd("WAIT").arg(1).arg(wait)).await?;
+            Ok((said, matches!(reached, Value::Int(reached) if reached > 0)))
+        });
+        match done.await {
+            Ok(Ok((said, true))) => {
+                self.metrics.call(function, begun.elapsed());
+                Ok(said)
+            }
+            Ok(Ok((_, false))) => {
+                self.mention(function.as_str(), "no replica has it in time");
+                Err(Away::TimedOut)
+            }
+            Ok(Err(error)) => {
+                let error: RedisError = error;
+                self.mention(function.as_str(), &said(&error));
+                Err(Away::Failed)
+            }
+            Err(_) => {
+                self.mention(function.as_str(), "no answer in time");
+                Err(Away::TimedOut)
+            }
         }
     }
 
@@ -326,6 +356,17 @@ impl Link {
             _ => Verdict::Passing(why),
         }
     }
+}
+
+/// How many replicas a master says that it has.
+fn replicas(info: &Value) -> u64 {
+    let page: String = from_redis_value(info.clone()).unwrap_or_default();
+    let count = page
+        .lines()
+        .find_map(|line| line.strip_prefix("connected_slaves:"));
+    count
+        .and_then(|count| count.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 /// What an error says of the calls that follow.

@@ -152,7 +152,7 @@ impl Thread {
                 .take(BATCH)
                 .map(|(_, seq, charge)| (*seq, charge.clone()))
                 .collect();
-            self.books.db.apply(epoch, &batch)?;
+            self.books.db.apply(epoch, &batch, self.books.calendar)?;
             self.waiting.drain(..batch.len());
             if let (Some(applied), Some((seq, _))) = (self.books.applied.get(), batch.last()) {
                 applied(*seq);

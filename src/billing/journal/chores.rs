@@ -7,6 +7,7 @@ use super::recovery::{Retired, remove};
 use super::writer::Writer;
 use super::{KEPT, Sink};
 use crate::billing::Charge;
+use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -28,6 +29,8 @@ pub struct Shared {
     pub sink: OnceLock<Arc<dyn Sink>>,
     /// The number up to which every charge is in the store.
     pub applied: AtomicU64,
+    /// What it was, and when.
+    history: Mutex<VecDeque<(SystemTime, u64)>>,
     writer: Mutex<Writer>,
     wake: Condvar,
     retired: Arc<Retired>,
@@ -43,6 +46,7 @@ impl Shared {
             epoch,
             sink: OnceLock::new(),
             applied: AtomicU64::new(0),
+            history: Mutex::default(),
             writer: Mutex::new(writer),
             wake: Condvar::new(),
             retired,
@@ -188,7 +192,7 @@ impl Shared {
             return;
         };
         loop {
-            let applied = self.applied.load(Ordering::Acquire);
+            let applied = self.applied_by(now, before);
             let writer = self.lock();
             let Some(oldest) = writer.done(applied, before) else {
                 return;
@@ -205,6 +209,22 @@ impl Shared {
                 return;
             }
             self.lock().gone(&oldest);
+        }
+    }
+
+    /// What was applied at that time already: what a store lost since can still be read again.
+    fn applied_by(&self, now: SystemTime, before: SystemTime) -> u64 {
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        let applied = self.applied.load(Ordering::Acquire);
+        if history.back().is_none_or(|(_, last)| *last < applied) {
+            history.push_back((now, applied));
+        }
+        while history.get(1).is_some_and(|(at, _)| *at <= before) {
+            history.pop_front();
+        }
+        match history.front() {
+            Some((at, applied)) if *at <= before => *applied,
+            _ => 0,
         }
     }
 

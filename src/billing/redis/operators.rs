@@ -48,7 +48,7 @@ impl Shared {
         if let Entry::Grant { package, valid, .. } = &posted.entry {
             call.arg(&**package).arg(valid.as_millis() as u64);
         }
-        let said = self.link.call(Function::Post, &call).await;
+        let said = self.link.durably(Function::Post, &call).await;
         let said = said.map_err(|_| PostError::Away)?;
         let Value::Array(values) = &said else {
             return Err(PostError::Away);
@@ -111,16 +111,7 @@ impl Shared {
         since: i32,
         until: i32,
     ) -> Result<Vec<UsageRow>, Away> {
-        let mut call = cmd("SMEMBERS");
-        call.arg(self.key(account, "d"));
-        let said = self.link.call(Function::Command, &call).await?;
-        let days = match &said {
-            Value::Array(days) | Value::Set(days) => days,
-            _ => return Err(self.link.misunderstood()),
-        };
-        let days = days.iter().filter_map(|day| text(day)?.parse::<i32>().ok());
-        let mut days: Vec<i32> = days.filter(|day| (since..=until).contains(day)).collect();
-        days.sort_unstable();
+        let days = self.days(account, since, until).await?;
         let mut rows = Vec::new();
         for day in days {
             let mut call = cmd("HGETALL");
@@ -133,12 +124,70 @@ impl Shared {
         Ok(rows)
     }
 
-    /// Compares an account's sums with what they are sums of.
-    pub(in crate::billing) async fn verify(&self, account: &Arc<str>) -> Result<Vec<Drift>, Away> {
+    /// Compares an account's sums with what they are sums of; of its days all from `since` on. Each call is short,
+    /// whatever the account's history.
+    pub(in crate::billing) async fn verify(
+        &self,
+        account: &Arc<str>,
+        since: i32,
+    ) -> Result<Vec<Drift>, Away> {
         let mut call = cmd("FCALL");
         call.arg(&self.verify).arg(1).arg(self.key(account, "w"));
         let said = self.link.call(Function::Verify, &call).await?;
-        let Value::Array(lines) = &said else {
+        let mut found = self.drifts(account, &said)?;
+        if since == i32::MIN {
+            found.extend(self.verify_entries(account).await?);
+        }
+        for day in self.days(account, since, i32::MAX).await? {
+            let mut call = cmd("FCALL");
+            call.arg(&self.verify_day)
+                .arg(1)
+                .arg(self.key(account, "w"))
+                .arg(day);
+            let said = self.link.call(Function::VerifyDay, &call).await?;
+            found.extend(self.drifts(account, &said)?);
+        }
+        Ok(found)
+    }
+
+    /// Compares the sum of the entries with them. An entry that is made meanwhile would look like a difference: then
+    /// nothing is said.
+    async fn verify_entries(&self, account: &Arc<str>) -> Result<Vec<Drift>, Away> {
+        let before = self.entered(account).await?;
+        let mut expected: i64 = 0;
+        for posted in self.entries(account).await? {
+            expected = expected.saturating_add(match posted.entry {
+                Entry::Open { amount } | Entry::TopUp { amount } => amount.micros(),
+                Entry::Refund { amount } => -amount.micros(),
+                Entry::Grant { .. } => 0,
+            });
+        }
+        let stored = self.entered(account).await?;
+        let differ = stored == before && stored != expected;
+        let drift = differ.then(|| Drift {
+            account: account.clone(),
+            what: "entries".to_owned(),
+            stored,
+            expected,
+        });
+        Ok(drift.into_iter().collect())
+    }
+
+    /// The sum of an account's entries, as it is stored.
+    async fn entered(&self, account: &str) -> Result<i64, Away> {
+        let mut call = cmd("HGET");
+        call.arg(self.key(account, "w")).arg("e");
+        match self.link.call(Function::Command, &call).await? {
+            Value::Nil => Ok(0),
+            said => {
+                let sum = text(&said).and_then(|text| text.parse().ok());
+                sum.ok_or_else(|| self.link.misunderstood())
+            }
+        }
+    }
+
+    fn drifts(&self, account: &Arc<str>, said: &Value) -> Result<Vec<Drift>, Away> {
+        let Value::Array(lines) = said else {
             return Err(self.link.misunderstood());
         };
         let drift = |line: &Value| {
@@ -157,6 +206,20 @@ impl Shared {
         };
         let drifts: Option<Vec<Drift>> = lines.iter().map(drift).collect();
         drifts.ok_or_else(|| self.link.misunderstood())
+    }
+
+    /// The days that have usage, of these, in order.
+    async fn days(&self, account: &str, since: i32, until: i32) -> Result<Vec<i32>, Away> {
+        let mut call = cmd("HKEYS");
+        call.arg(self.key(account, "d"));
+        let said = self.link.call(Function::Command, &call).await?;
+        let (Value::Array(days) | Value::Set(days)) = &said else {
+            return Err(self.link.misunderstood());
+        };
+        let days = days.iter().filter_map(|day| text(day)?.parse::<i32>().ok());
+        let mut days: Vec<i32> = days.filter(|day| (since..=until).contains(day)).collect();
+        days.sort_unstable();
+        Ok(days)
     }
 
     async fn pairs(&self, call: &Cmd) -> Result<Vec<(String, String)>, Away> {

@@ -2,6 +2,7 @@
 
 use super::{Db, DbError, MARKS, USAGE, WALLETS, parse, text};
 use crate::billing::wallet::Wallet;
+use crate::billing::period::Calendar;
 use crate::billing::{Charge, Sums, UsageRow};
 use ahash::AHashMap;
 use redb::{ReadableTable, Table};
@@ -59,7 +60,12 @@ impl Db {
     ///
     /// # Errors
     /// [`DbError`]: it may have been applied or not. Ask again.
-    pub fn apply(&self, epoch: u64, charges: &[(u64, Arc<Charge>)]) -> Result<(), DbError> {
+    pub fn apply(
+        &self,
+        epoch: u64,
+        charges: &[(u64, Arc<Charge>)],
+        calendar: Calendar,
+    ) -> Result<(), DbError> {
         let done = self.transact(|transaction| {
             let mut marks = transaction.open_table(MARKS)?;
             let before = marks.get(epoch)?.map_or(0, |mark| mark.value());
@@ -77,7 +83,7 @@ impl Db {
                     Occupied(wallet) => wallet.into_mut(),
                     Vacant(empty) => empty.insert(wallet(&wallets, &charge.held.account)?),
                 };
-                wallet.charge(charge);
+                wallet.charge(charge, calendar);
                 if let Some(more) = Sums::of(charge) {
                     let held = &charge.held;
                     let row: Row = (
