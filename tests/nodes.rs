@@ -161,6 +161,15 @@ async fn what_one_node_does_holds_on_all() {
         (&again.json()["id"], &again.json()["key"]),
         (&made["id"], &Value::Null)
     );
+    let (body, once) = (json!({ "plan": "all" }), [("Idempotency-Key", "plan-1")]);
+    for (node, replayed) in [(&a.gateway, None), (&b, Some("true"))] {
+        let edited = call(node, "PATCH", "/accounts/beta", Some(&body), &once).await;
+        assert_eq!(
+            (edited.status, edited.header("idempotency-replayed")),
+            (200, replayed)
+        );
+        assert_eq!(edited.json()["plan"], "all");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
