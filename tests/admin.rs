@@ -1008,6 +1008,28 @@ keys: []
     assert_eq!(world.said(&sold, "gpt-test").await.0, 200);
 }
 
+/// An account that was made at run time and then written into the file is the file's, for its keys as for the API.
+async fn what_the_file_says_of_an_account_holds(ground: Ground) {
+    let world = World::start(ground, "").await;
+    world.account("beta", "1").await;
+    let (_, key) = world.key("beta", json!({ "project": "web" })).await;
+    assert_eq!(world.said(&key, "claude-test").await.0, 200);
+    let balance = world.settled("beta", 1).await["balance"].clone();
+    let file = "accounts: { acme: { plan: all }, beta: { plan: few, projects: [default, web], balance: 7 } }\n";
+    let world = world.restart_with(file).await;
+    let stands = world.get("/accounts/beta").await;
+    assert_eq!(
+        (&stands["source"], &stands["plan"]),
+        (&json!("file"), &json!("few"))
+    );
+    assert_eq!(stands["balance"], balance, "it was opened before");
+    assert_eq!(
+        world.said(&key, "claude-test").await,
+        (403, "model_not_allowed".into())
+    );
+    assert_eq!(world.said(&key, "gpt-test").await.0, 200);
+}
+
 /// `GET {mount}/usage`: a client sees its own.
 async fn a_client_sees_its_own_usage(ground: Ground) {
     let world = World::start(ground, "").await;
@@ -1107,6 +1129,7 @@ on_every_store!(
     a_key_is_told_once,
     everything_is_there_after_a_restart,
     a_key_whose_plan_is_gone_is_refused,
+    what_the_file_says_of_an_account_holds,
     a_client_sees_its_own_usage,
     a_client_sees_its_limits_where_nothing_is_charged,
 );

@@ -161,6 +161,15 @@ async fn what_one_node_does_holds_on_all() {
         (&again.json()["id"], &again.json()["key"]),
         (&made["id"], &Value::Null)
     );
+    let (body, once) = (json!({ "plan": "all" }), [("Idempotency-Key", "plan-1")]);
+    for (node, replayed) in [(&a.gateway, None), (&b, Some("true"))] {
+        let edited = call(node, "PATCH", "/accounts/beta", Some(&body), &once).await;
+        assert_eq!(
+            (edited.status, edited.header("idempotency-replayed")),
+            (200, replayed)
+        );
+        assert_eq!(edited.json()["plan"], "all");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -295,4 +304,94 @@ async fn all_nodes_are_listed() {
         (&away["nodes"], away["data"].as_array().unwrap().len()),
         (&json!(1), 1)
     );
+}
+
+/// `docs/limits.md` says what a user of Redis must be allowed: for money and operators too.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rights_that_the_page_lists_are_enough_for_an_operator() {
+    let ground = Ground::redis().await;
+    let redis = ground.redis.as_ref().unwrap();
+    let page = include_str!("../docs/limits.md");
+    let (_, list) = page.split_once("The user needs ").unwrap();
+    let (list, _) = list.split_once("; of a cluster").unwrap();
+    let words = list.split(|c: char| c.is_whitespace() || "`(),".contains(c));
+    let mut command = vec!["ACL", "SETUSER", "gateway", "on", ">password", "-@all"];
+    command.extend(words.filter(|word| word.starts_with(['+', '~'])));
+    redis.command(&command).await.ok();
+    let url = format!("redis://gateway:password@{}/0", redis.addr());
+    let node = Gateway::from(&config(&ground.yaml_by("a", Some(&url), ""))).await;
+    let did = async |status: u16, method: &str, path: &str, body: Value| {
+        let body = (!body.is_null()).then_some(&body);
+        let once = format!("{method} {path}").replace(' ', "-");
+        let answer = call(&node, method, path, body, &[("Idempotency-Key", &once)]).await;
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
+        answer.json()
+    };
+    did(
+        201,
+        "POST",
+        "/accounts",
+        json!({ "id": "beta", "plan": "all" }),
+    )
+    .await;
+    did(
+        201,
+        "POST",
+        "/accounts/beta/top-ups",
+        json!({ "amount": "2" }),
+    )
+    .await;
+    did(
+        201,
+        "POST",
+        "/accounts/beta/refunds",
+        json!({ "amount": "1" }),
+    )
+    .await;
+    did(
+        201,
+        "POST",
+        "/accounts/beta/packages",
+        json!({ "package": "starter" }),
+    )
+    .await;
+    let caps = json!({ "daily": "1" });
+    let made = did(
+        201,
+        "POST",
+        "/keys",
+        json!({ "name": "a", "account": "beta", "spend_cap": caps }),
+    )
+    .await;
+    let key = made["key"].as_str().unwrap();
+    assert_eq!(said(&node, key, "gpt-test").await.0, 200);
+    let path = format!("/keys/{}", made["id"].as_str().unwrap());
+    did(
+        200,
+        "PATCH",
+        &path,
+        json!({ "billing": { "package": "starter" } }),
+    )
+    .await;
+    assert_eq!(said(&node, key, "gpt-test").await.0, 200);
+    until("both are charged", async || {
+        let used = did(200, "GET", "/usage?account=beta", Value::Null).await;
+        (used["total"]["requests"] == 2).then_some(())
+    })
+    .await;
+    for path in [
+        "/accounts/beta",
+        "/accounts/beta/entries",
+        "/ledger",
+        "/nodes",
+    ] {
+        did(200, "GET", path, Value::Null).await;
+    }
+    did(200, "DELETE", &path, Value::Null).await;
+    assert_eq!(node.metric("tollgate_store_away").await, 0.0);
+    let failed = "tollgate_redis_errors_total{kind=\"failed\"}";
+    assert_eq!(node.metric(failed).await, 0.0);
+    // Nor was anything tried that it may not.
+    let denied = redis.command(&["ACL", "LOG"]).await;
+    assert_eq!(denied.array(), []);
 }

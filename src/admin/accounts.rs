@@ -128,7 +128,8 @@ impl Admin {
                 .await;
             let (record, replayed) = match written {
                 Ok(Written::Now) => (Arc::new(record), false),
-                Ok(Written::Before(_)) => (found.record, true),
+                // Perhaps on another node: what was read above may be older.
+                Ok(Written::Before(_)) => (keys.account(call.id).unwrap_or(found.record), true),
                 // What the other wrote has to reach this node.
                 Err(WriteError::Changed) => {
                     sleep(Duration::from_millis(50 << turn)).await;

@@ -219,7 +219,7 @@ impl Records for SharedRecords {
             .arg(text)
             .arg(once.map_or("", |once| &once.fingerprint))
             .arg(REMEMBERED.as_secs());
-        let said = self.link.call(Function::Write, &call).await;
+        let said = self.link.durably(Function::Write, &call).await;
         let said = said.map_err(|_| WriteError::Away)?;
         let Value::Array(words) = &said else {
             return Err(WriteError::Away);
@@ -230,10 +230,7 @@ impl Records for SharedRecords {
             _ => "",
         });
         match (words.next(), words.next()) {
-            (Some("ok"), _) => match self.link.replicated().await {
-                Ok(()) => Ok(Written::Now),
-                Err(_) => Err(WriteError::Away),
-            },
+            (Some("ok"), _) => Ok(Written::Now),
             (Some("before"), Some(name)) => Ok(Written::Before(name.to_owned())),
             (Some("reused"), _) => Err(WriteError::Reused),
             (Some("changed"), _) => Err(WriteError::Changed),

@@ -151,13 +151,13 @@ impl Keys {
         record: &KeyRecord,
         account: Option<&AccountRecord>,
     ) -> Option<Vec<(KeyHash, Key)>> {
-        let plan = match (&record.plan, account) {
+        // The file's accounts stand before those of the same id that were made at run time.
+        let mut of_file = self.accounts.iter();
+        let of_file = of_file.find(|(id, _)| *id == record.account);
+        let plan = match (&record.plan, of_file) {
             (Some(name), _) => self.plan(name)?,
-            (None, Some(account)) => self.plan(&account.plan)?,
-            (None, None) => {
-                let mut known = self.accounts.iter();
-                known.find(|(id, _)| *id == record.account)?.1
-            }
+            (None, Some((_, plan))) => *plan,
+            (None, None) => self.plan(&account?.plan)?,
         };
         let own = |expires: Option<u64>| {
             let cap = |cap: crate::billing::money::Money| Some(cap).filter(|cap| cap.micros() > 0);

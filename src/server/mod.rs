@@ -68,6 +68,8 @@ pub struct Running {
     finish: watch::Sender<bool>,
     /// The limits have told Redis of it, and left.
     ended: JoinHandle<()>,
+    /// The embedded store is closed.
+    closed: Option<JoinHandle<()>>,
 }
 
 /// One address that is served.
@@ -131,6 +133,7 @@ pub async fn start(
         registry,
         link,
         ended,
+        closed,
     } = stores::start(config, &metrics, &keys, finished).await?;
     let charging = ledger
         .clone()
@@ -219,6 +222,7 @@ pub async fn start(
         tasks,
         finish,
         ended,
+        closed,
     })
 }
 
@@ -229,7 +233,8 @@ impl Running {
         sleep(notice).await;
     }
 
-    /// Stops: readiness fails, nothing new is accepted, requests in flight may end within `grace`.
+    /// Stops: readiness fails, nothing new is accepted, requests in flight may end within `grace`. The embedded store
+    /// is closed then, unless a request is still at work.
     pub async fn shutdown(self, grace: Duration) {
         self.gateway.ready.store(false, Ordering::Release);
         // Nobody listens only when everything has stopped already.
@@ -246,12 +251,27 @@ impl Running {
                 active.get()
             );
         }
-        for task in self.tasks {
+        let Running {
+            tasks,
+            finish,
+            ended,
+            closed,
+            gateway,
+            _keep: keep,
+            ..
+        } = self;
+        for task in tasks {
             task.abort();
         }
-        let _ = self.finish.send(true);
-        if timeout(LAST_CALLS, self.ended).await.is_err() {
+        let _ = finish.send(true);
+        if timeout(LAST_CALLS, ended).await.is_err() {
             log::warn!("Redis could not be told of all requests that ended");
+        }
+        // Connections that wait for a next request end with this.
+        drop((keep, gateway));
+        if let Some(closed) = closed {
+            // Whatever is still at work keeps it open to its own end.
+            let _ = timeout(LAST_CALLS, closed).await;
         }
     }
 

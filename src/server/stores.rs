@@ -35,6 +35,8 @@ pub(super) struct Stores {
     pub(super) link: Option<Arc<Link>>,
     /// Ends when the last ended request was told of, after `finished` became true.
     pub(super) ended: JoinHandle<()>,
+    /// Ends when the embedded store is closed.
+    pub(super) closed: Option<JoinHandle<()>>,
 }
 
 /// Starts it. A Redis that is not there does not keep the gateway from starting: `store.on_failure` holds until it is.
@@ -56,6 +58,7 @@ pub(super) async fn start(
         None if served || kept => Some(Arc::new(Db::open(&config.store.path)?)),
         _ => None,
     };
+    let closed = db.as_ref().map(|db| tokio::spawn(db.closed()));
     let mut tasks = JoinSet::new();
     let limiter = match &link {
         None => Limiter::memory(clock.clone(), metrics.limits.clone()),
@@ -118,6 +121,7 @@ pub(super) async fn start(
         registry,
         link,
         ended,
+        closed,
     })
 }
 

@@ -21,6 +21,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
+use tokio::sync::watch;
 
 /// The file's name below `store.path`.
 pub const FILE: &str = "tollgate.redb";
@@ -113,6 +114,8 @@ pub struct Db {
     /// `None` after an error that made the open file useless: a full disk is such a one, and it may
     /// be emptied again.
     open: RwLock<Option<Database>>,
+    /// The last to be dropped: whoever waits for it finds the file closed.
+    end: watch::Sender<()>,
 }
 
 impl Db {
@@ -142,7 +145,14 @@ impl Db {
             file,
             clock,
             open: RwLock::new(Some(database)),
+            end: watch::Sender::new(()),
         })
+    }
+
+    /// Ends when nobody uses the store any more, and its file is closed: another may open it then.
+    pub fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut end = self.end.subscribe();
+        async move { while end.changed().await.is_ok() {} }
     }
 
     /// Milliseconds since 1970.

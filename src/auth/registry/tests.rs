@@ -206,3 +206,41 @@ async fn what_another_wrote_is_read_when_a_write_finds_it() {
     assert_eq!(late, Err(WriteError::Changed));
     assert_eq!(registry.key("key_1").unwrap().version, 2);
 }
+
+/// A failover lost a version, and another node wrote one of the same number: what is stored now holds.
+#[tokio::test]
+async fn what_is_stored_last_holds_and_what_a_store_lacks_is_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Arc::new(Db::open(dir.path()).unwrap());
+    let (registry, heard) = registry(Arc::new(Local(db))).await;
+    for record in [
+        Record::Key(key("key_1", 2, 20)),
+        Record::Account(account("acme", 10)),
+    ] {
+        registry.apply(record.clone());
+        // The same again is nothing new.
+        registry.apply(record);
+    }
+    let other = KeyRecord {
+        disabled: true,
+        ..key("key_1", 2, 20)
+    };
+    registry.apply(Record::Key(other));
+    registry.apply(Record::Key(key("key_1", 1, 20)));
+    assert!(registry.key("key_1").unwrap().disabled);
+    let told = ["key:key_1 2", "account:acme 1", "key:key_1 2"];
+    assert_eq!(*heard.lock().unwrap(), told);
+    let ahead = |stored: &[(&str, u64)]| -> Vec<String> {
+        let stored = stored
+            .iter()
+            .map(|(name, version)| ((*name).to_owned(), *version));
+        let records = registry.ahead_of(&stored.collect());
+        records.iter().map(Record::name).collect()
+    };
+    assert_eq!(ahead(&[]), ["account:acme", "key:key_1"]);
+    assert_eq!(
+        ahead(&[("account:acme", 1), ("key:key_1", 1)]),
+        ["key:key_1"]
+    );
+    assert_eq!(ahead(&[("account:acme", 1), ("key:key_1", 3)]), [""; 0]);
+}
