@@ -148,7 +148,10 @@ keys:
                 let account = account.json();
                 let packages = account["packages"].as_array().unwrap();
                 let free = packages.iter().all(|package| package["held"] == 0);
-                if account["held"] == "0.000000" && free {
+                // What nobody may refuse holds nothing: its charge may still be on its way.
+                let unsettled = self.gateway.metric("tollgate_holds").await
+                    + self.gateway.metric("tollgate_charges_unsettled").await;
+                if account["held"] == "0.000000" && free && unsettled == 0.0 {
                     break;
                 }
                 tokio::time::sleep(Duration::from_millis(5)).await;

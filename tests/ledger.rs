@@ -146,7 +146,12 @@ impl World {
     }
 
     async fn no_drift(&self) {
-        let found = self.node.ledger.verify(&[ACCOUNT.into()], true).await.unwrap();
+        let found = self
+            .node
+            .ledger
+            .verify(&[ACCOUNT.into()], true)
+            .await
+            .unwrap();
         assert_eq!(found, []);
     }
 

@@ -7,8 +7,15 @@ local function version_of(stored)
   return inner.version
 end
 
+-- The number of the last change, also if the counter was lost.
+local function last(keys)
+  local top = redis.call('ZREVRANGE', keys[2], 0, 0, 'WITHSCORES')[2]
+  return math.max(tonumber(redis.call('GET', keys[3]) or 0), tonumber(top or 0))
+end
+
 local function keep(keys, args)
-  local number = redis.call('INCR', keys[3])
+  local number = last(keys) + 1
+  redis.call('SET', keys[3], number)
   redis.call('HSET', keys[1], args[1], args[3])
   redis.call('ZADD', keys[2], number, args[1])
 end
@@ -41,7 +48,7 @@ end
 -- What changed after a number. KEYS: r, c, n. ARGV: the number, how many at most. Answers the number of the last
 -- change that there is, then of each change its number, its name and its JSON, in order.
 local function changes(keys, args)
-  local found = { tonumber(redis.call('GET', keys[3]) or 0) }
+  local found = { last(keys) }
   local names = redis.call('ZRANGEBYSCORE', keys[2], '(' .. args[1], '+inf', 'WITHSCORES', 'LIMIT', 0, args[2])
   for i = 1, #names, 2 do
     found[#found + 1] = tonumber(names[i + 1])

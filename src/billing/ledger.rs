@@ -103,7 +103,11 @@ impl Ledger {
             one.applied();
         }
         // Other epochs have no files any more.
-        let kept: Vec<u64> = left.iter().map(Left::epoch).chain([journal.epoch()]).collect();
+        let kept: Vec<u64> = left
+            .iter()
+            .map(Left::epoch)
+            .chain([journal.epoch()])
+            .collect();
         let forgotten = db.forget_marks(&kept);
         forgotten.map_err(|error| error.to_string())?;
         journal.attach(Arc::new(Applying {

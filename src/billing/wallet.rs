@@ -131,7 +131,8 @@ impl Wallet {
     fn package_named(&self, name: &str, wall: u64) -> Option<Arc<str>> {
         let named = || self.packages.iter().filter(|one| *one.name == *name);
         let open = named().find(|one| one.expires > wall && one.left > 0);
-        open.or_else(|| named().last()).map(|one| one.id.clone())
+        open.or_else(|| named().next_back())
+            .map(|one| one.id.clone())
     }
 
     fn take(&mut self, held: &Held) {

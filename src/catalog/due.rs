@@ -10,6 +10,9 @@ use crate::meter::usage::{Source, Usage};
 use crate::meter::{Reading, estimate};
 use crate::route::Operation;
 
+/// The most tokens that an answer is estimated at: more than any model writes.
+const MOST_TOKENS: u64 = 1 << 40;
+
 /// Sound that is uploaded has about so many bytes a second: MP3 at 128 kbit/s.
 const BYTES_A_SECOND: u64 = 16_000;
 /// Of better compressed sound the bytes say too little; a shorter one is estimated for so long.
@@ -73,6 +76,8 @@ impl Asked<'_> {
             let most = context.map_or(u64::MAX, |most| most.saturating_mul(self.answers));
             whole.tokens.output = self.most.unwrap_or_else(usual).min(most);
         }
+        // What nobody can have is not asked for: sums stay exact in every store.
+        whole.tokens.output = whole.tokens.output.min(MOST_TOKENS);
         Estimate {
             prompt: price.due(prompt, self.size),
             whole: price.due(whole, self.size),

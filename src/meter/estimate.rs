@@ -13,7 +13,7 @@ pub const OUTPUT: u64 = 1024;
 /// Its base64 text says nothing of its tokens.
 const ATTACHMENT: u64 = 1000;
 
-/// A text without any space that is longer than this is taken for an attachment.
+/// A string that is longer than this may be an attachment.
 const LONGEST_WORD: usize = 2048;
 
 /// An upload's prompt is not read; its text is short and its sound is counted by the provider.
@@ -24,28 +24,39 @@ pub fn prompt(body: &[u8]) -> u64 {
     if body.len() <= LONGEST_WORD {
         return text(body);
     }
-    let mut tokens = 0;
-    let mut rest = body;
+    let (mut tokens, mut from) = (0, 0);
     loop {
+        let rest = body.get(from..).unwrap_or_default();
         // Escaped quotes cut a text in two, which changes nothing but the rounding.
         let end = memchr(b'"', rest).unwrap_or(rest.len());
-        let Some((piece, more)) = rest.split_at_checked(end) else {
-            return tokens;
-        };
-        tokens += match piece.len() > LONGEST_WORD && is_one_word(piece) {
+        let piece = rest.get(..end).unwrap_or_default();
+        let before = body.get(..from).unwrap_or_default();
+        tokens += match piece.len() > LONGEST_WORD && is_attachment(before, piece) {
             true => ATTACHMENT,
             false => text(piece),
         };
-        match more.split_first() {
-            Some((_, more)) => rest = more,
-            None => return tokens,
+        if end == rest.len() {
+            return tokens;
         }
+        from += end + 1;
     }
 }
 
-fn is_one_word(piece: &[u8]) -> bool {
-    let head = piece.get(..LONGEST_WORD).unwrap_or(piece);
-    head.is_ascii() && memchr(b' ', head).is_none() && memchr(b'\\', head).is_none()
+/// Members in which the APIs take files: their values are no text that a model reads.
+const FILES: [&[u8]; 5] = [b"url", b"data", b"file_data", b"image_url", b"b64_json"];
+
+/// Whether a long string, with what stands before it in the body, is a file in base64.
+fn is_attachment(before: &[u8], piece: &[u8]) -> bool {
+    let member = || {
+        let key = before.strip_suffix(b"\"")?.trim_ascii_end();
+        let key = key.strip_suffix(b":")?.trim_ascii_end();
+        let key = key.strip_suffix(b"\"")?;
+        let start = memchr::memrchr(b'"', key)? + 1;
+        key.get(start..)
+    };
+    member().is_some_and(|member| FILES.contains(&member))
+        && piece.is_ascii()
+        && memchr(b' ', piece).is_none()
 }
 
 fn text(piece: &[u8]) -> u64 {
@@ -103,5 +114,24 @@ mod tests {
             "{}",
             prompt(picture.as_bytes())
         );
+    }
+
+    #[test]
+    fn a_text_that_looks_like_one_is_counted() {
+        for body in [
+            format!(r#"{{"messages":[{{"content":"{}"}}]}}"#, "x".repeat(40_000)),
+            format!(
+                r#"{{"text": "data:image/png;base64,{}"}}"#,
+                "A".repeat(40_000)
+            ),
+            format!(
+                r#"{{"data": "{} and {}"}}"#,
+                "A".repeat(20_000),
+                "A".repeat(20_000)
+            ),
+        ] {
+            let tokens = prompt(body.as_bytes());
+            assert!((10_000..10_100).contains(&tokens), "{tokens}");
+        }
     }
 }

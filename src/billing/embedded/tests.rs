@@ -67,13 +67,14 @@ fn charge(held: Held, cost: i64) -> Charge {
             used,
         },
         source: Some(Source::Reported),
-        at: WALL,
+        // Some days later: late settlements are the rule here.
+        at: WALL + 400 * 86_400_000,
     }
 }
 
 fn open(dir: &TempDir) -> Arc<Embedded> {
     let db = Db::open(dir.path()).unwrap();
-    Embedded::open(Arc::new(db)).unwrap()
+    Embedded::open(Arc::new(db), UTC).unwrap()
 }
 
 fn hold(embedded: &Embedded, amount: i64, id: u64, wall: u64) -> Option<Held> {
@@ -88,7 +89,7 @@ fn end(embedded: &Embedded, held: Held, cost: i64) -> Charge {
     let mut wallet = locked(&wallet);
     wallet.release(&held);
     let charge = charge(held, cost);
-    wallet.charge(&charge);
+    wallet.charge(&charge, UTC);
     charge
 }
 

@@ -15,7 +15,7 @@ pub(super) fn statement_field(statement: &mut Statement, name: &str, value: &str
     match name {
         "b" => statement.balance = money()?,
         "h" => statement.held = money()?,
-        "t" | "P" => {}
+        "t" | "e" | "P" => {}
         _ => {
             let words: Vec<&str> = value.split(' ').collect();
             match (name.strip_prefix('k'), name.strip_prefix('p')) {

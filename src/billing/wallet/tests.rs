@@ -88,9 +88,10 @@ fn settle(wallet: &mut Wallet, held: Held, cost: i64, tokens: u64) {
             used,
         },
         source: Some(Source::Reported),
-        at: WALL,
+        // Some days later: late settlements are the rule here.
+        at: NEXT + 2 * DAY.unsigned_abs(),
     };
-    wallet.charge(&charge);
+    wallet.charge(&charge, UTC);
 }
 
 #[test]
@@ -235,12 +236,13 @@ fn sums_stay_exact() {
 fn what_nobody_may_refuse_goes_below_nothing() {
     let mut wallet = wallet(10);
     let held = wallet.hold_anyway(&by_balance(50), 1, WALL, UTC);
-    assert_eq!(wallet.free(), money(-40));
+    assert_eq!(wallet.free(), money(10), "what there is not is not held");
     settle(&mut wallet, held, 60, 0);
     assert_eq!(wallet.balance(), money(-50));
     // Without any package there is still a name for who should have paid.
     let held = wallet.hold_anyway(&by_package(5), 2, WALL, UTC);
-    assert_eq!(held.package.as_deref(), Some("?"));
+    let named = format!("?{}", "starter");
+    assert_eq!(held.package.as_deref(), Some(&*named));
     settle(&mut wallet, held, 999, 5);
     assert_eq!(wallet.balance(), money(-50));
     grant(&mut wallet, "small", 3, 1);
@@ -248,6 +250,42 @@ fn what_nobody_may_refuse_goes_below_nothing() {
     assert_eq!(held.package.as_deref(), Some("small"));
     settle(&mut wallet, held, 0, 5);
     assert_eq!(wallet.statement().packages[0].left, -2);
+}
+
+/// A charge that nobody could ask the package for is taken from one of its name.
+#[test]
+fn a_package_that_was_not_asked_pays_all_the_same() {
+    let mut wallet = wallet(10);
+    grant(&mut wallet, "first", 10, 30);
+    let held = by_package(5).held_unseen(1, UTC.period(WALL));
+    settle(&mut wallet, held, 0, 4);
+    assert_eq!(wallet.statement().packages[0].left, 6);
+}
+
+/// A clock that was a year ahead for a moment neither frees a key from its cap nor locks it out for a year.
+#[test]
+fn a_clock_that_jumped_ahead_suspends_no_cap() {
+    let mut wallet = wallet(1000);
+    let ahead = WALL + 365 * DAY.unsigned_abs();
+    let held = wallet.hold(&capped(100, 150, 10), 1, ahead, UTC).unwrap();
+    let charge = |held: Held, cost: i64, at: u64| Charge {
+        held,
+        due: Due {
+            cost: money(cost),
+            used: Used::default(),
+        },
+        source: Some(Source::Reported),
+        at,
+    };
+    wallet.release(&held);
+    wallet.charge(&charge(held, 10, ahead), UTC);
+    // The clock is right again.
+    let held = wallet.hold(&capped(100, 150, 90), 2, WALL, UTC).unwrap();
+    wallet.release(&held);
+    wallet.charge(&charge(held, 90, WALL), UTC);
+    let short = wallet.hold(&capped(100, 150, 1), 3, WALL, UTC).unwrap_err();
+    assert_eq!((short.reason, short.left), (Reason::DailyCap, 0));
+    assert!(wallet.hold(&capped(100, 150, 50), 4, NEXT, UTC).is_ok());
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Charges: wallets, usage and the journal's marks, moved together.
 
 use super::{Db, DbError, MARKS, USAGE, WALLETS, parse, text};
-use crate::billing::wallet::Wallet;
 use crate::billing::period::Calendar;
+use crate::billing::wallet::Wallet;
 use crate::billing::{Charge, Sums, UsageRow};
 use ahash::AHashMap;
 use redb::{ReadableTable, Table};

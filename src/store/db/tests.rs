@@ -3,7 +3,7 @@
 use super::*;
 use crate::auth::record::{AccountRecord, Record, WriteError, Written};
 use crate::billing::money::Money;
-use crate::billing::period::Period;
+use crate::billing::period::{Calendar, Period};
 use crate::billing::{
     Charge, Due, Entry, Held, Once, PostError, Posted, PostedOutcome, Sums, Used,
 };
@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tempfile::TempDir;
 
 const DAY: i32 = 20_000;
+const UTC: Calendar = Calendar { offset: 0 };
 
 fn money(micros: i64) -> Money {
     Money::from_micros(micros)
@@ -48,7 +49,7 @@ fn charge(account: &str, day: i32, cost: i64, source: Option<Source>) -> Arc<Cha
             used,
         },
         source,
-        at: 0,
+        at: (DAY as u64 + 2) * 86_400_000,
     })
 }
 
@@ -97,15 +98,15 @@ fn a_charge_is_applied_exactly_once() {
     let estimated = charge("acme", DAY, 30, Some(Source::Estimated));
     let nothing = charge("acme", DAY, 0, None);
     let batch = [(1, reported.clone()), (2, estimated), (4, nothing)];
-    db.apply(7, &batch).unwrap();
-    db.apply(7, &batch).unwrap();
-    db.apply(7, &[(4, reported.clone()), (3, reported.clone())])
+    db.apply(7, &batch, UTC).unwrap();
+    db.apply(7, &batch, UTC).unwrap();
+    db.apply(7, &[(4, reported.clone()), (3, reported.clone())], UTC)
         .unwrap();
     assert_eq!(db.mark(7).unwrap(), 4);
     assert_eq!(balance(&db, "acme"), money(870));
     // Another epoch has a mark of its own.
     assert_eq!(db.mark(8).unwrap(), 0);
-    db.apply(8, &[(1, reported)]).unwrap();
+    db.apply(8, &[(1, reported)], UTC).unwrap();
     assert_eq!(balance(&db, "acme"), money(770));
     let rows = db.usage(Some("acme"), DAY, DAY).unwrap();
     assert_eq!(rows.len(), 1);
@@ -136,7 +137,7 @@ fn usage_is_of_an_account_and_of_days() {
         for day in [-1, DAY, DAY + 1, DAY + 2] {
             seq += 1;
             let charge = charge(account, day, 1, Some(Source::Reported));
-            db.apply(1, &[(seq, charge)]).unwrap();
+            db.apply(1, &[(seq, charge)], UTC).unwrap();
         }
     }
     let days = |account, since, until| -> Vec<(String, i32)> {
@@ -167,8 +168,12 @@ fn a_kill_at_any_moment_loses_nothing_that_was_answered() {
     db.post("acme", &top_up("t", 5), None, None)
         .unwrap()
         .unwrap();
-    db.apply(7, &[(1, charge("acme", DAY, 100, Some(Source::Partial)))])
-        .unwrap();
+    db.apply(
+        7,
+        &[(1, charge("acme", DAY, 100, Some(Source::Partial)))],
+        UTC,
+    )
+    .unwrap();
     let (_copy, after) = killed(&dir);
     assert_eq!(after.wallets().unwrap(), db.wallets().unwrap());
     assert_eq!(balance(&after, "acme"), money(905));
@@ -321,13 +326,13 @@ fn a_difference_is_found() {
     db.open_account("acme", money(1000), 1).unwrap();
     db.open_account("other", money(1000), 1).unwrap();
     let spent = charge("acme", DAY, 100, Some(Source::Reported));
-    db.apply(1, &[(1, spent.clone())]).unwrap();
+    db.apply(1, &[(1, spent.clone())], UTC).unwrap();
     assert!(db.verify().unwrap().is_empty());
     // A charge that reached the wallet, and nothing else.
     db.transact(|transaction| {
         let mut wallets = transaction.open_table(WALLETS)?;
         let mut wallet = super::charges::wallet(&wallets, "acme")?;
-        wallet.charge(&spent);
+        wallet.charge(&spent, UTC);
         wallets.insert("acme", text(&wallet)?.as_slice())?;
         Ok(Ok::<(), ()>(()))
     })
@@ -364,7 +369,7 @@ fn unreadable_values_are_errors() {
     assert!(error.starts_with("embedded store: unreadable content: wallets: "));
     assert!(db.verify().is_err());
     let spent = charge("acme", DAY, 1, Some(Source::Reported));
-    assert!(db.apply(1, &[(1, spent.clone())]).is_err());
+    assert!(db.apply(1, &[(1, spent.clone())], UTC).is_err());
     assert_eq!(db.mark(1).unwrap(), 0, "all of it or nothing");
 }
 
@@ -376,7 +381,8 @@ fn a_damaged_file_never_panics() {
         let account = format!("account-{}", n % 20);
         db.open_account(&account, money(1000), 1).unwrap();
         let spent = charge(&account, DAY + n % 3, 1, Some(Source::Reported));
-        db.apply(1, &[(n.unsigned_abs().into(), spent)]).unwrap();
+        db.apply(1, &[(n.unsigned_abs().into(), spent)], UTC)
+            .unwrap();
     }
     drop(db);
     let whole = std::fs::read(dir.path().join(FILE)).unwrap();
@@ -402,7 +408,7 @@ fn a_damaged_file_never_panics() {
             let _ = db.records();
             let _ = db.open_account("new", money(1), 1);
             let spent = charge("account-1", DAY, 1, Some(Source::Reported));
-            let _ = db.apply(2, &[(1, spent)]);
+            let _ = db.apply(2, &[(1, spent)], UTC);
         }
     }
 }
