@@ -706,6 +706,44 @@ async fn what_redis_has_lost_is_sent_again() {
     world.no_drift().await;
 }
 
+/// A number in Redis that is none stops its account, and nothing else: nothing is written, and when it is mended
+/// each charge is applied once.
+#[tokio::test]
+async fn garbage_in_redis_neither_pays_nor_loses() {
+    let world = World::redis(1000).await;
+    let mut hold = world.node.pay(&payer(), 100, 0).await.unwrap();
+    hold.settle(due(100, 1, 1), REPORTED);
+    world
+        .until(|statement| statement.balance == money(900))
+        .await;
+    let redis = world.redis.as_ref().unwrap();
+    let day = Calendar { offset: 0 }.period(EVENING).day.to_string();
+    let usage = format!("test:{{{ACCOUNT}}}:u:{day}");
+    let row = "key_1\u{1f}default\u{1f}m";
+    let good = redis.command(&["HGET", &usage, row]).await.text();
+    let mut hold = world.node.pay(&payer(), 50, 0).await.unwrap();
+    redis.command(&["HSET", &usage, row, "1 2 many"]).await.ok();
+    hold.settle(due(50, 1, 1), REPORTED);
+    // What is asked meanwhile carries the charge. Nobody can say what the balance is: what is large is refused, what
+    // is small is served by what was last heard.
+    for _ in 0..30 {
+        let refused = world.node.pay(&payer(), 600, 0).await.unwrap_err();
+        assert_eq!(refused.reason, Reason::Store);
+    }
+    let statement = world.node.ledger.statement(ACCOUNT).await.unwrap().unwrap();
+    assert_eq!((statement.balance, statement.held), (money(900), money(50)));
+    // Others are served.
+    let stranger = Payer {
+        account: "other".into(),
+        ..payer()
+    };
+    drop(world.node.pay(&stranger, 0, 0).await.unwrap());
+    redis.command(&["HSET", &usage, row, &good]).await.ok();
+    let statement = world.settled().await;
+    assert_eq!(statement.balance, money(850));
+    world.no_drift().await;
+}
+
 /// Two nodes on one balance: together they serve what there is.
 #[tokio::test]
 async fn two_nodes_spend_one_balance_once() {
