@@ -8,7 +8,7 @@ help:
 	@echo 'make test    all tests, the official SDKs included'
 	@echo 'make check   format, lints, documentation, licences'
 	@echo 'make bench   compare with a bare Pingora pass-through; takes minutes, needs two idle cores'
-	@echo 'make soak    limits under load: two and three gateways that share a Redis, its outages, and what limits cost; twelve minutes'
+	@echo 'make soak    limits and charges under load: several gateways, kill -9, outages and failover of Redis; seventeen minutes'
 	@echo 'make docs    write the generated pages of docs/ anew'
 
 # Builds the release (minutes, the first time) and serves the demo until Ctrl-C.
@@ -46,7 +46,8 @@ bench:
 	cargo build --release --workspace --locked
 	"$${CARGO_TARGET_DIR:-target}"/release/loadtest compare --gateway "$${CARGO_TARGET_DIR:-target}"/release/tollgate --streams
 
-# Limits hold across gateways, to the request; then what they cost in memory and in Redis, and what a refusal costs.
+# Limits hold across gateways, to the request; what they cost in memory and in Redis, and what a refusal costs. Then
+# charges: gateways that are killed, balances that many fight for, a Redis that is killed and replaced.
 soak: loadtest = "$${CARGO_TARGET_DIR:-target}"/release/loadtest
 soak: gateway = --gateway "$${CARGO_TARGET_DIR:-target}"/release/tollgate
 soak:
@@ -57,6 +58,10 @@ soak:
 	$(loadtest) outage $(gateway)
 	$(loadtest) stores $(gateway)
 	$(loadtest) refusals $(gateway)
+	$(loadtest) kills $(gateway) --times 50
+	$(loadtest) kills $(gateway) --times 50 --redis
+	$(loadtest) money $(gateway)
+	$(loadtest) failover $(gateway)
 
 # The tests that compare the generated pages write them instead.
 docs:

@@ -16,7 +16,7 @@ use crate::ledger::money::decimal;
 use crate::ledger::provider::Provider;
 use crate::ledger::sight;
 use crate::ledger::site::{Key, Node, Terms};
-use crate::ledger::traffic::{Sent, Traffic, key};
+use crate::ledger::traffic::{End, Sent, Traffic, key};
 use crate::process::{Scratch, existing, processor};
 use crate::redis::{Disk, Redis};
 use crate::report::{Report, Samples};
@@ -32,6 +32,9 @@ const KEYS: u64 = 100;
 /// A life lasts so long; one in five is over while it begins.
 const LIFE_MS: (u64, u64) = (300, 1_500);
 const SHORT_MS: (u64, u64) = (0, 150);
+
+/// A gateway has settled with a client that left after this time.
+const LEAVING: Duration = Duration::from_millis(500);
 
 /// After the last kill requests go on for so long.
 const REST: Duration = Duration::from_secs(1);
@@ -213,6 +216,10 @@ async fn kill(
         if number == times {
             break;
         }
+        if random.draw().is_multiple_of(2) {
+            // Whoever has the last byte has been charged: even now.
+            traffic.next().await;
+        }
         let from = Instant::now();
         node.kill()?;
         let until = Instant::now();
@@ -241,9 +248,14 @@ async fn released(node: &Node) -> Result<Account> {
 }
 
 fn in_flight(sent: &Sent, kills: &[Kill]) -> bool {
+    // A gateway need not have seen yet that its client left.
+    let seen = match sent.end {
+        End::Left => LEAVING,
+        _ => Duration::ZERO,
+    };
     kills
         .iter()
-        .any(|kill| sent.opened <= kill.until && sent.ended >= kill.from)
+        .any(|kill| sent.opened <= kill.until && sent.ended + seen >= kill.from)
 }
 
 fn report(
@@ -261,16 +273,17 @@ fn report(
     let mut text = format!(
         "{}. One gateway, balances: {store}, seed {seed}. Money in micro-units; times of restarts whose life was \
          long enough for an answer.\n\n\
-         | store | kills | sent | finished | refused | in flight at a kill | charged: as reported / by last record / \
+         | store | kills | sent | finished | refused | given up | in flight at a kill | charged: as reported / by last record / \
          prompt's estimate | of these not at the provider | neither sent on nor charged | ledger − provider: finished \
          | in flight / bound | estimated | first answer after, ms | all settled after, s | peak PSS, MiB |\n\
-         | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+         | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
         processor()
     );
     let Audit {
         sent,
         finished,
         refused,
+        left,
         cut,
         reported,
         noted,
@@ -285,7 +298,7 @@ fn report(
     } = audit;
     let _ = writeln!(
         text,
-        "| {store} | {} | {sent} | {finished} | {refused} | {cut} | {reported} / {noted} / {prompt} | {unreached} | {untouched} \
+        "| {store} | {} | {sent} | {finished} | {refused} | {left} | {cut} | {reported} / {noted} / {prompt} | {unreached} | {untouched} \
          | {off_finished} | {off_cut} / {bound_cut} | {} | {} | {:.1} | {:.1} |",
         kills.len(),
         sum.estimated,
@@ -296,7 +309,7 @@ fn report(
     if audit.on_wire > 0 {
         let _ = writeln!(
             text,
-            "\n{} answers were on the wire in full when the gateway was killed, and are charged by estimate.",
+            "\nOn the wire in full when the gateway was killed, and charged by estimate: {}.",
             audit.on_wire
         );
     }

@@ -18,9 +18,9 @@ use crate::ledger::sight;
 use crate::ledger::traffic::End;
 
 /// The table's head.
-pub const HEADER: &str = "| fault | times | sent | 200 | refused | without one end | ledger − provider | charged again from journals \
+pub const HEADER: &str = "| fault | times | sent | 200 | given up | refused | without one end | ledger − provider | charged again from journals \
      | Redis back after, ms | all charged after, ms | nothing held after, s | peak PSS, MiB |\n\
-     | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n";
+     | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n";
 
 impl Site {
     /// Ends the requests, compares, and adds a row; gives how many charges were sent again. `spent` are the answers
@@ -59,12 +59,13 @@ impl Site {
         for node in &self.nodes {
             replayed += sight::look(node.metrics).await?.replayed;
         }
-        let broken = sent.len() as u64 - audit.finished - audit.refused;
+        let broken = audit.endless();
         let _ = writeln!(
             text,
-            "| {name} | {times} | {} | {} | {} | {broken} | {} | {replayed} | {} | {} | {:.1} | {:.1} |",
+            "| {name} | {times} | {} | {} | {} | {} | {broken} | {} | {replayed} | {} | {} | {:.1} | {:.1} |",
             audit.sent,
             audit.finished,
+            audit.left,
             audit.refused,
             audit.off_finished,
             self.back.0.spread(0),
@@ -89,7 +90,7 @@ impl Site {
     fn claim_policy(&self, ends: &[&End], poor: &[Seen], claims: &mut Claims) {
         let refused: Vec<String> = ends
             .iter()
-            .filter(|end| !matches!(end, End::Whole))
+            .filter(|end| !matches!(end, End::Whole | End::Left))
             .map(|end| format!("{end:?}"))
             .collect();
         claims.none(

@@ -1,6 +1,7 @@
 //! The comparison: what the ledger says of each request's key with what the provider told of it, one by one.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::admin::Row;
 use super::claims::Claims;
@@ -13,6 +14,9 @@ const RECORD_BYTES: u64 = 4096;
 
 /// Events that may have gone out since: those of a record, the one that filled it, and one on its way.
 const RECORD: u64 = RECORD_BYTES / EVENT_BYTES as u64 + 2;
+
+/// A provider is told within this time that nobody wants its answer any more.
+const CANCELLED: Duration = Duration::from_secs(1);
 
 /// What is compared.
 pub struct Books<'a> {
@@ -33,6 +37,10 @@ pub struct Audit {
     pub finished: u64,
     /// Refused in the surface's envelope.
     pub refused: u64,
+    /// Given up by their clients, and charged.
+    pub left: u64,
+    /// From when a client left until the provider was told: the longest time.
+    pub told_after: Duration,
     /// Unanswered when their gateway was killed.
     pub cut: u64,
     /// Of these: charged what the provider reported.
@@ -55,8 +63,12 @@ pub struct Audit {
     pub bound_cut: i64,
     /// All rows together.
     pub sum: Row,
+    /// What is estimated of left and of cut ones, in micro-units.
+    guessed: i64,
     /// Requests of which the ledger is not what it must be.
     inexact: Vec<String>,
+    /// Left ones that are not charged as they were relayed.
+    unrelayed: Vec<String>,
     /// Cut ones outside of their bound.
     beyond: Vec<String>,
     /// Reached the provider and are not in the ledger.
@@ -116,10 +128,11 @@ impl Audit {
                         .push(format!("request {number} was refused: {row:?}"));
                 }
             }
-            (End::Broken(_), told) if cut(sent) => {
+            (End::Broken(_) | End::Left, told) if cut(sent) => {
                 self.cut += 1;
                 self.unanswered(sent, told, row);
             }
+            (End::Left, told) => self.given_up(sent, told, row),
             (end, told) => {
                 let told = told.map_or("it was not sent on", |_| "it was sent on");
                 self.endless
@@ -150,12 +163,36 @@ impl Audit {
         }
     }
 
+    fn given_up(&mut self, sent: &Sent, told: Option<&Told>, row: Option<&Row>) {
+        let number = sent.number;
+        let Some(row) = row else {
+            match told {
+                Some(_) => self.lost.push(format!("request {number}, given up")),
+                None => self.untouched += 1,
+            }
+            return;
+        };
+        self.left += 1;
+        self.guessed += row.estimated;
+        if let Some(closed) = told.and_then(|told| told.closed) {
+            let after = closed.saturating_duration_since(sent.ended);
+            self.told_after = self.told_after.max(after);
+        }
+        let events = told.map_or(0, |told| told.events);
+        let relayed = is_estimated(row, sent)
+            && row.tokens.output >= sent.events
+            && row.tokens.output <= events;
+        if !relayed && !is_exact(row, told) {
+            let words = format!("request {number}: {row:?}, {sent:?}, {told:?}");
+            self.unrelayed.push(words);
+        }
+    }
+
     fn unanswered(&mut self, sent: &Sent, told: Option<&Told>, row: Option<&Row>) {
         let number = sent.number;
         let counted = told.map_or_else(Tokens::default, Told::tokens);
         let charged = row.map_or(0, |row| row.cost);
         self.off_cut += (charged - PRICE.cost(counted)).abs();
-        let all = told.map(|told| told.wish.tokens());
         self.bound_cut += PRICE.cost(Tokens {
             input: sent.estimate,
             cached: 0,
@@ -170,21 +207,15 @@ impl Audit {
             }
             return;
         };
-        let exact = all
-            .filter(|all| row.tokens == *all && row.cost == PRICE.cost(*all) && row.estimated == 0);
-        if let (Some(_), Some(told)) = (exact, told)
-            && told.reported
-        {
+        if is_exact(row, told) {
             self.reported += 1;
             return;
         }
+        self.guessed += row.estimated;
         let events = told.map_or(0, |told| told.events);
-        let within = row.tokens.input == sent.estimate
-            && row.tokens.cached == 0
+        let within = is_estimated(row, sent)
             && row.tokens.output <= events
-            && row.tokens.output + RECORD >= sent.events
-            && row.cost == PRICE.cost(row.tokens)
-            && row.estimated == row.cost;
+            && row.tokens.output + RECORD >= sent.events;
         if !within {
             self.beyond
                 .push(format!("request {number}: {row:?}, {sent:?}, {told:?}"));
@@ -205,9 +236,14 @@ impl Audit {
         }
     }
 
-    /// Requests that the ledger should have: those that finished, and those in flight that had been reserved.
-    fn charged(&self) -> u64 {
-        self.finished + self.reported + self.noted + self.prompt
+    /// How many were without exactly one end.
+    pub fn endless(&self) -> usize {
+        self.endless.len()
+    }
+
+    /// Those that were in flight at a kill, and charged.
+    fn cut_charged(&self) -> u64 {
+        self.reported + self.noted + self.prompt
     }
 
     /// What must hold whatever happens to gateways or stores.
@@ -225,15 +261,29 @@ impl Audit {
         );
         claims.none("nothing is sent or charged twice", self.sent, &self.twice);
         claims.none("nobody is charged for a refusal", self.sent, &self.wrongly);
+        claims.none(
+            "who leaves pays for the prompt and for what was relayed",
+            self.left,
+            &self.unrelayed,
+        );
         claims.check(
-            self.sum.requests == self.charged(),
-            "the ledger's requests are those that finished and those in flight",
+            self.told_after <= CANCELLED,
+            "when a client leaves its provider is told within 1 s",
+            &format!("{} ms at most", self.told_after.as_millis()),
+        );
+        let cut = self.cut_charged();
+        claims.check(
+            self.sum.requests == self.finished + self.left + cut,
+            "the ledger's requests are those that finished, were given up, and were in flight at a kill",
             &format!(
-                "{} = {} + {}",
-                self.sum.requests,
-                self.finished,
-                self.charged() - self.finished
+                "{} = {} + {} + {cut}",
+                self.sum.requests, self.finished, self.left
             ),
+        );
+        claims.check(
+            self.sum.estimated == self.guessed,
+            "only what was given up or in flight at a kill is estimated",
+            &format!("{} micro-units", self.sum.estimated),
         );
     }
 
@@ -251,17 +301,23 @@ impl Audit {
         let claim =
             "what was in flight is off by no more than a progress record and an estimate each";
         claims.check(self.off_cut <= self.bound_cut, claim, &figures);
-        let estimated = self.sum.estimated > 0;
-        claims.check(
-            estimated == (self.noted + self.prompt > 0),
-            "only what was in flight is estimated",
-            &format!(
-                "{} micro-units, {} requests",
-                self.sum.estimated,
-                self.noted + self.prompt
-            ),
-        );
     }
+}
+
+/// Whether a row is what the provider reported.
+fn is_exact(row: &Row, told: Option<&Told>) -> bool {
+    told.filter(|told| told.reported).is_some_and(|told| {
+        let tokens = told.wish.tokens();
+        row.tokens == tokens && row.cost == PRICE.cost(tokens) && row.estimated == 0
+    })
+}
+
+/// Whether a row is the estimate of a prompt, and what was counted of the answer.
+fn is_estimated(row: &Row, sent: &Sent) -> bool {
+    row.tokens.input == sent.estimate
+        && row.tokens.cached == 0
+        && row.cost == PRICE.cost(row.tokens)
+        && row.estimated == row.cost
 }
 
 #[cfg(test)]

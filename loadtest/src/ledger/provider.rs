@@ -49,6 +49,8 @@ pub struct Told {
     pub events: u64,
     /// Whether its usage was told, or is being written.
     pub reported: bool,
+    /// When the connection was closed before the answer was whole.
+    pub closed: Option<std::time::Instant>,
 }
 
 impl Told {
@@ -102,6 +104,7 @@ impl Book {
             times: 0,
             events: 0,
             reported: false,
+            closed: None,
         });
         told.times += 1;
         Some(wish)
@@ -192,26 +195,33 @@ async fn converse(mut stream: TcpStream, book: &Book) -> Result<()> {
             continue;
         };
         let wait = Duration::from_millis(wish.wait_ms).min(LONGEST_WAIT);
-        match wish.kind {
-            Kind::Stream(events) => {
-                let asked = body
-                    .windows(USAGE_ASKED.len())
-                    .any(|part| part == USAGE_ASKED);
-                send_events(
-                    &mut stream,
-                    book,
-                    wish,
-                    events.min(MOST_EVENTS),
-                    wait,
-                    asked,
-                )
-                .await?;
-            }
-            Kind::Whole | Kind::Picture => {
-                attend(&stream, Instant::now() + wait).await?;
-                book.note(wish, |told| told.reported = true);
-                stream.write_all(&answer(wish)).await?;
-            }
+        let asked = body
+            .windows(USAGE_ASKED.len())
+            .any(|part| part == USAGE_ASKED);
+        let served = serve(&mut stream, book, wish, wait, asked).await;
+        if served.is_err() {
+            book.note(wish, |told| told.closed = Some(Instant::now().into_std()));
+            return served;
+        }
+    }
+}
+
+/// Answers one request; `asked` for the usage of a stream.
+async fn serve(
+    stream: &mut TcpStream,
+    book: &Book,
+    wish: Wish,
+    wait: Duration,
+    asked: bool,
+) -> Result<()> {
+    match wish.kind {
+        Kind::Stream(events) => {
+            send_events(stream, book, wish, events.min(MOST_EVENTS), wait, asked).await
+        }
+        Kind::Whole | Kind::Picture => {
+            attend(stream, Instant::now() + wait).await?;
+            book.note(wish, |told| told.reported = true);
+            Ok(stream.write_all(&answer(wish)).await?)
         }
     }
 }

@@ -1,12 +1,12 @@
 //! A closed loop of requests on gateways that come and go: half of the clients stream, half wait for one JSON text,
-//! and each request has a key of its own. What became of each is written down.
+//! some of them leave early, and each request has a key of its own. What became of each is written down.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -29,6 +29,10 @@ const EVENTS: (u64, u64) = (20, 60);
 const STREAM_MS: (u64, u64) = (300, 1_000);
 const WHOLE_MS: (u64, u64) = (5, 400);
 
+/// One client in so many leaves before its answer is whole: of a stream when so many percent of it have come.
+const LEAVE: u64 = 8;
+const PERCENT: [u64; 4] = [0, 10, 50, 99];
+
 /// The least length of a body: its prompt's estimate is no less than half of what the provider reports.
 const BODY: usize = 440;
 
@@ -39,6 +43,8 @@ pub enum End {
     Whole,
     /// A refusal in the surface's envelope.
     Refused(u16, String),
+    /// The client left before the answer was whole.
+    Left,
     /// The connection ended before the answer did.
     Broken(String),
     /// An answer that should not be.
@@ -72,6 +78,7 @@ pub fn key(number: u64, account: &'static str) -> Key {
 pub struct Traffic {
     clients: JoinSet<()>,
     stop: watch::Sender<bool>,
+    finished: Arc<Notify>,
     log: Arc<Mutex<Vec<Sent>>>,
 }
 
@@ -81,6 +88,7 @@ struct Shared {
     next: AtomicU64,
     keys: u64,
     account: &'static str,
+    finished: Arc<Notify>,
     log: Arc<Mutex<Vec<Sent>>>,
 }
 
@@ -95,11 +103,13 @@ impl Traffic {
     ) -> Self {
         let (stop, stopped) = watch::channel(false);
         let log = Arc::new(Mutex::new(Vec::new()));
+        let finished = Arc::new(Notify::new());
         let shared = Arc::new(Shared {
             fronts: fronts.to_vec(),
             next: AtomicU64::new(0),
             keys,
             account,
+            finished: Arc::clone(&finished),
             log: Arc::clone(&log),
         });
         let mut tasks = JoinSet::new();
@@ -110,8 +120,14 @@ impl Traffic {
         Traffic {
             clients: tasks,
             stop,
+            finished,
             log,
         }
+    }
+
+    /// Waits until the next answer has come in full, if one does.
+    pub async fn next(&self) {
+        let _ = timeout(PATIENCE, self.finished.notified()).await;
     }
 
     /// When the first request was answered in full that was sent after some moment.
@@ -151,7 +167,11 @@ async fn work(client: u64, shared: Arc<Shared>, mut random: Random, stop: watch:
         }
         let wish = wish(number, client.is_multiple_of(2), &mut random);
         let sent = send(connection, front, wish, shared.account, opened).await;
+        let whole = sent.end == End::Whole;
         locked(&shared.log).push(sent);
+        if whole {
+            shared.finished.notify_waiters();
+        }
     }
 }
 
@@ -184,17 +204,20 @@ async fn send(
     let secret = key(wish.number, account).secret();
     let bytes = request(&chat(front), &secret, Answer::Whole, body.as_bytes());
     let mut answer = Vec::with_capacity(1024);
-    let end = timeout(PATIENCE, connection.exchange(&bytes, &mut answer)).await;
+    let exchange = exchange(&mut connection, &bytes, &mut answer, leave(wish));
+    let end = timeout(PATIENCE, exchange).await;
+    drop(connection);
     let ended = Instant::now();
     let text = String::from_utf8_lossy(&answer);
     let end = match end {
         Err(_) => End::Wrong(format!("no answer within {PATIENCE:?}")),
         Ok(Err(error)) => End::Broken(error.to_string()),
-        Ok(Ok((200, _))) => match whole(&text, wish, asks) {
+        Ok(Ok(None)) => End::Left,
+        Ok(Ok(Some(200))) => match whole(&text, wish, asks) {
             Ok(()) => End::Whole,
             Err(words) => End::Wrong(words),
         },
-        Ok(Ok((status, _))) => refusal(status, &text),
+        Ok(Ok(Some(status))) => refusal(status, &text),
     };
     Sent {
         number: wish.number,
@@ -204,6 +227,60 @@ async fn send(
         ended,
         events: events(&text),
         end,
+    }
+}
+
+/// When a client leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leave {
+    /// With the whole answer.
+    Never,
+    /// After so many events.
+    Events(u64),
+    /// After some time without an answer.
+    Time(Duration),
+}
+
+fn leave(wish: Wish) -> Leave {
+    let turn = wish.number / 2;
+    match wish.kind {
+        _ if !turn.is_multiple_of(LEAVE) => Leave::Never,
+        Kind::Stream(events) => {
+            let nth = (turn / LEAVE) as usize % PERCENT.len();
+            Leave::Events(events * PERCENT[nth] / 100)
+        }
+        Kind::Whole | Kind::Picture => Leave::Time(Duration::from_millis(wish.wait_ms / 2)),
+    }
+}
+
+/// Sends a request and reads its answer; nothing if the client left before it was whole.
+async fn exchange(
+    connection: &mut Connection,
+    request: &[u8],
+    answer: &mut Vec<u8>,
+    leave: Leave,
+) -> Result<Option<u16>> {
+    let most = match leave {
+        Leave::Never => {
+            let (status, _) = connection.exchange(request, answer).await?;
+            return Ok(Some(status));
+        }
+        Leave::Time(time) => {
+            return match timeout(time, connection.exchange(request, answer)).await {
+                Ok(end) => Ok(Some(end?.0)),
+                Err(_) => Ok(None),
+            };
+        }
+        Leave::Events(most) => most,
+    };
+    let mut head = connection.start(request).await?;
+    loop {
+        if head.status == 200 && events(&String::from_utf8_lossy(answer)) >= most {
+            return Ok(None);
+        }
+        if connection.read(&mut head.body, answer).await? {
+            return Ok(Some(head.status));
+        }
     }
 }
 
@@ -294,6 +371,20 @@ mod tests {
             let estimate = body.len().div_ceil(4) as u64;
             assert!(wish.tokens().input <= 2 * estimate, "{estimate}");
         }
+    }
+
+    #[test]
+    fn some_leave_at_every_part_of_a_stream() {
+        let mut random = Random::new(1);
+        let wishes = (0..320).map(|number| wish(number, number % 2 == 0, &mut random));
+        let leaves: Vec<Leave> = wishes.map(leave).collect();
+        let stay = leaves.iter().filter(|leave| **leave == Leave::Never);
+        assert_eq!(stay.count(), 280);
+        let least = |leave: &&Leave| matches!(leave, Leave::Events(0));
+        assert_eq!(leaves.iter().filter(least).count(), 5);
+        let late = |leave: &&Leave| matches!(leave, Leave::Events(19..));
+        assert!(leaves.iter().filter(late).count() >= 5);
+        assert!(leaves.iter().any(|leave| matches!(leave, Leave::Time(_))));
     }
 
     #[test]

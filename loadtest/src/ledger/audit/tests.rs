@@ -29,6 +29,7 @@ fn told(number: u64, events: u64, reported: bool) -> Told {
         times: 1,
         events,
         reported,
+        closed: None,
     }
 }
 
@@ -140,6 +141,29 @@ fn what_was_cut_off_is_charged_once_and_within_a_record() {
     // Reserved and not sent on; neither.
     assert_eq!(failures(cut(0), None, Some(estimated(0))), [""; 0]);
     assert_eq!(failures(cut(0), None, None), [""; 0]);
+}
+
+#[test]
+fn who_leaves_pays_for_what_was_relayed() {
+    let left = || sent(1, 10, End::Left);
+    let some = || Some(told(1, 12, false));
+    for row in [estimated(10), estimated(12)] {
+        assert_eq!(failures(left(), some(), Some(row)), [""; 0], "{row:?}");
+    }
+    for row in [estimated(9), estimated(13), reported(1)] {
+        assert!(!failures(left(), some(), Some(row)).is_empty(), "{row:?}");
+    }
+    assert!(!failures(left(), some(), None).is_empty());
+    assert_eq!(failures(left(), None, None), [""; 0]);
+    // The answer was whole by then.
+    let all = Some(told(1, 40, true));
+    assert_eq!(failures(left(), all, Some(reported(1))), [""; 0]);
+    let late = left().ended + CANCELLED + CANCELLED;
+    let late = Told {
+        closed: Some(late),
+        ..told(1, 12, false)
+    };
+    assert!(!failures(left(), Some(late), Some(estimated(12))).is_empty());
 }
 
 #[test]
