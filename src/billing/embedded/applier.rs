@@ -4,8 +4,8 @@ use super::Books;
 use crate::billing::Charge;
 use crate::store::db::DbError;
 use std::collections::VecDeque;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -26,35 +26,84 @@ pub(super) enum Job {
     Stop,
 }
 
+/// What the thread is to do, in order. Charges do not wake it one by one: on a busy core each would cost more than all
+/// that is done with it.
+#[derive(Default)]
+struct Queue {
+    jobs: Mutex<Vec<Job>>,
+    wake: Condvar,
+}
+
+impl Queue {
+    fn jobs(&self) -> MutexGuard<'_, Vec<Job>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send(&self, job: Job) {
+        let charge = matches!(job, Job::Charge(..));
+        let mut jobs = self.jobs();
+        jobs.push(job);
+        // The first one wakes it, and it gathers by itself; then a batch, and whoever waits.
+        if !charge || jobs.len() == 1 || jobs.len() == BATCH {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Waits for a job for so long, or for that many charges or somebody who waits.
+    fn wait(&self, patience: Duration, many: usize) {
+        let quiet = |jobs: &mut Vec<Job>| {
+            jobs.len() < many && jobs.iter().all(|job| matches!(job, Job::Charge(..)))
+        };
+        let waited = self.wake.wait_timeout_while(self.jobs(), patience, quiet);
+        drop(waited);
+    }
+}
+
 /// The way to the thread.
 #[derive(Clone)]
 pub(super) struct Applier {
-    jobs: Sender<Job>,
+    queue: Arc<Queue>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 impl Applier {
     pub(super) fn start(books: Arc<Books>) -> Result<Applier, String> {
-        let (jobs, queue) = mpsc::channel();
+        let queue: Arc<Queue> = Arc::default();
+        let jobs = queue.clone();
         let thread = std::thread::Builder::new()
             .name("billing".into())
-            .spawn(move || Thread::new(books).run(&queue))
+            .spawn(move || Thread::new(books).run(&jobs))
             .map_err(|error| format!("no thread for the embedded store: {error}"))?;
         Ok(Applier {
-            jobs,
+            queue,
             thread: Arc::new(Mutex::new(Some(thread))),
         })
     }
 
     pub(super) fn send(&self, job: Job) {
-        // After the end only the journal takes charges.
-        let _ = self.jobs.send(job);
+        // After the end only the journal takes charges: nobody looks into the queue any more.
+        self.queue.send(job);
     }
 
     pub(super) fn flush(&self) -> bool {
+        if self.ended() {
+            return false;
+        }
         let (done, flushed) = mpsc::sync_channel(1);
         self.send(Job::Flush(done));
-        flushed.recv().unwrap_or(false)
+        // It may end meanwhile.
+        loop {
+            match flushed.recv_timeout(RETRY) {
+                Ok(flushed) => return flushed,
+                Err(RecvTimeoutError::Timeout) if !self.ended() => {}
+                Err(_) => return false,
+            }
+        }
+    }
+
+    fn ended(&self) -> bool {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     pub(super) fn stop(&self) {
@@ -91,7 +140,7 @@ impl Thread {
         }
     }
 
-    fn run(mut self, queue: &Receiver<Job>) {
+    fn run(mut self, queue: &Queue) {
         while !self.stopping {
             self.gather(queue);
             let committed = self.commit();
@@ -116,30 +165,19 @@ impl Thread {
 
     /// Waits for a charge and for those that come soon after it; after a failure until it is time to
     /// try again. Who flushes or stops waits for nobody else.
-    fn gather(&mut self, queue: &Receiver<Job>) {
-        let mut until = self.failing.then(|| Instant::now() + RETRY);
-        loop {
+    fn gather(&mut self, queue: &Queue) {
+        if self.failing {
+            queue.wait(RETRY, usize::MAX);
+        } else {
             // Without a charge, a look now and then at entries that the disk did not answer for.
-            let wait = until.map_or(RETRY, |until| {
-                until.saturating_duration_since(Instant::now())
-            });
-            match queue.recv_timeout(wait) {
-                Ok(Job::Charge(epoch, seq, charge)) => {
-                    self.waiting.push_back((epoch, seq, charge));
-                    until.get_or_insert_with(|| Instant::now() + GATHER);
-                    if !self.failing && self.waiting.len() >= BATCH {
-                        return;
-                    }
-                }
-                Ok(Job::Flush(done)) => {
-                    self.flushes.push(done);
-                    return;
-                }
-                Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => {
-                    self.stopping = true;
-                    return;
-                }
-                Err(RecvTimeoutError::Timeout) => return,
+            queue.wait(RETRY, 1);
+            queue.wait(GATHER, BATCH);
+        }
+        for job in std::mem::take(&mut *queue.jobs()) {
+            match job {
+                Job::Charge(epoch, seq, charge) => self.waiting.push_back((epoch, seq, charge)),
+                Job::Flush(done) => self.flushes.push(done),
+                Job::Stop => self.stopping = true,
             }
         }
     }
