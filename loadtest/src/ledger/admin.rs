@@ -163,9 +163,21 @@ impl Admin {
 
     /// Sums that are not what they should be, as the gateway finds them.
     pub async fn drift(self) -> Result<Vec<String>> {
-        let body = self.well("GET", "/ledger", None, None).await?;
-        let drift = body["drift"].as_array().ok_or("a ledger without drift")?;
-        Ok(drift.iter().map(Value::to_string).collect())
+        for _ in 0..TRIES {
+            let body = match self.call("GET", "/ledger", None, None).await? {
+                (200, body) => body,
+                (503, _) => {
+                    sleep(PAUSE).await;
+                    continue;
+                }
+                (status, body) => {
+                    return Err(format!("GET /ledger: status {status}: {body}").into());
+                }
+            };
+            let drift = body["drift"].as_array().ok_or("a ledger without drift")?;
+            return Ok(drift.iter().map(Value::to_string).collect());
+        }
+        Err(format!("the ledger cannot be verified: 503, {TRIES} times").into())
     }
 
     /// Adds to a balance, once for each `once`; gives how often it had to be asked for again, because the store did
