@@ -58,6 +58,7 @@ soak:
 	$(loadtest) outage $(gateway)
 	$(loadtest) stores $(gateway)
 	$(loadtest) refusals $(gateway)
+	$(loadtest) charges $(gateway)
 	$(loadtest) kills $(gateway) --times 50
 	$(loadtest) kills $(gateway) --times 50 --redis
 	$(loadtest) money $(gateway)

@@ -10,6 +10,7 @@ pub mod embedded;
 pub mod hold;
 pub mod journal;
 pub mod ledger;
+mod leftovers;
 mod lines;
 pub mod money;
 mod nodes;

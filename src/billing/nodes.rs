@@ -5,23 +5,22 @@ use super::Charge;
 use super::journal::{Journal, Left, Sink};
 use super::lines::{Line, Lines};
 use super::recent::Recent;
-use super::redis::{Applied, Shared, batches};
+use super::redis::{Applied, Shared};
 use super::seeds::Seeds;
 use crate::record::billing::BillingMetrics;
 use crate::store::link::Away;
-use ahash::AHashMap;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
-use tokio::task::{JoinSet, spawn_blocking, yield_now};
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 /// So long a charge waits for the next admission of its account, to go along with it.
 const MOMENT: Duration = Duration::from_millis(2);
 
 /// What Redis did not take is sent again after this time.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
 /// The longest time until it is tried again; what fails for an account alone needs a human.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -33,20 +32,20 @@ const READ: usize = 4096;
 const EXTEND: Duration = Duration::from_secs(30);
 
 /// Marks are compared so often, and after every outage: in a cluster a failover shows in no other way.
-const COMPARE: Duration = Duration::from_secs(10);
+pub(super) const COMPARE: Duration = Duration::from_secs(10);
 
 /// A failover is noticed within this time, or nobody can tell any more what it lost: as long as the
 /// journal keeps what was applied.
-const REMEMBERED: Duration = Duration::from_secs(15 * 60);
+pub(super) const REMEMBERED: Duration = Duration::from_secs(15 * 60);
 
 /// Holds that one call renews or gives back.
-const SOME: usize = 256;
+pub(super) const SOME: usize = 256;
 
 /// Charges with their numbers, in order.
-type Waiting = Vec<(u64, Arc<Charge>)>;
+pub(super) type Waiting = Vec<(u64, Arc<Charge>)>;
 
 /// Whether a journal could be read to its end. What it could not give must not be taken for nothing.
-fn readable(error: Option<&str>) -> bool {
+pub(super) fn readable(error: Option<&str>) -> bool {
     if let Some(error) = error {
         log::error!("the journal cannot be read, and is tried again: {error}");
     }
@@ -61,7 +60,7 @@ pub(super) struct Nodes {
     due: Mutex<BTreeMap<Arc<str>, Arc<Line>>>,
     wake: Notify,
     seeds: Arc<Seeds>,
-    metrics: Arc<BillingMetrics>,
+    pub(super) metrics: Arc<BillingMetrics>,
 }
 
 impl Sink for Nodes {
@@ -263,41 +262,6 @@ impl Nodes {
         }
     }
 
-    /// Sends what dead processes have left, and sends it again when a failover may have lost it.
-    async fn recover(self: Arc<Self>, left: Vec<Left>) {
-        let mut left: Vec<(Left, Option<Instant>)> =
-            left.into_iter().map(|one| (one, None)).collect();
-        let (mut connection, mut replayed) = (0, Instant::now());
-        while !left.is_empty() {
-            sleep(PAUSE).await;
-            let now = self.shared.link.connections();
-            let again = now != connection || replayed.elapsed() >= COMPARE;
-            if !self.shared.link.up() || !again {
-                continue;
-            }
-            let mut all = true;
-            for (one, since) in &mut left {
-                match self.replay(one).await {
-                    true => since.get_or_insert_with(Instant::now),
-                    false => {
-                        all = false;
-                        continue;
-                    }
-                };
-            }
-            if all {
-                (connection, replayed) = (now, Instant::now());
-            }
-            left.retain(|(one, since)| {
-                let done = since.is_some_and(|since| since.elapsed() >= REMEMBERED);
-                if done {
-                    one.applied();
-                }
-                !done
-            });
-        }
-    }
-
     /// Tells the journal what is in Redis for good.
     fn note_applied(&self, journal: &Journal) {
         // Read first: what is put in later only has higher numbers.
@@ -333,71 +297,5 @@ impl Nodes {
                 let _ = self.shared.extend(&line.account, some).await;
             }
         }
-    }
-
-    /// Sends what a dead process has left in its journal; true if Redis has all of it.
-    async fn replay(&self, left: &Left) -> bool {
-        // The journal is read once, in order, and accounts wait for each other.
-        let mut waiting: AHashMap<Arc<str>, (u64, Waiting)> = AHashMap::new();
-        let mut read = left.charges(0);
-        for (nth, (seq, charge)) in read.by_ref().enumerate() {
-            if nth % SOME == 0 {
-                // Files are read here: others want to run as well.
-                yield_now().await;
-            }
-            let account = charge.held.account.clone();
-            if !waiting.contains_key(&account) {
-                match self.shared.mark(&account, left.epoch()).await {
-                    Ok(mark) => waiting.insert(account.clone(), (mark, Vec::new())),
-                    Err(_) => return false,
-                };
-            }
-            let Some((mark, charges)) = waiting.get_mut(&account) else {
-                return false;
-            };
-            if seq > *mark {
-                charges.push((seq, Arc::new(charge)));
-            }
-            if charges.len() >= SOME {
-                let some = std::mem::take(charges);
-                match self.send_left(&account, left.epoch(), *mark, &some).await {
-                    Ok(reached) => *mark = reached,
-                    Err(_) => return false,
-                }
-            }
-        }
-        if !readable(read.error()) {
-            return false;
-        }
-        for (account, (mark, charges)) in waiting {
-            let sent = self.send_left(&account, left.epoch(), mark, &charges);
-            if sent.await.is_err() {
-                return false;
-            }
-        }
-        true
-    }
-
-    async fn send_left(
-        &self,
-        account: &Arc<str>,
-        epoch: u64,
-        mark: u64,
-        charges: &[(u64, Arc<Charge>)],
-    ) -> Result<u64, Away> {
-        let mut reached = mark;
-        for batch in batches(mark, charges) {
-            let mut said = self.shared.charge(account, epoch, &batch).await?;
-            if matches!(said, Applied::Unknown) {
-                self.open(account).await?;
-                said = self.shared.charge(account, epoch, &batch).await?;
-            }
-            match said {
-                Applied::Mark(mark, false) => reached = mark,
-                _ => return Err(Away::Failed),
-            }
-            self.metrics.replayed.inc_by(batch.charges.len() as u64);
-        }
-        Ok(reached)
     }
 }

@@ -10,9 +10,7 @@ use crate::record::limits::{Breaking, Function, StoreMetrics};
 use arc_swap::ArcSwapOption;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster_async::ClusterConnection;
-use redis::{
-    Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value, cmd, from_redis_value,
-};
+use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 use sha2::{Digest, Sha256};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,9 +20,6 @@ use tokio::time::timeout;
 
 /// The most that a request waits for Redis: with what timers and a busy machine add, it is below 50 ms.
 pub const DEADLINE: Duration = Duration::from_millis(35);
-
-/// The most that an operator waits for a write.
-const DURABLE: Duration = Duration::from_secs(2);
 
 /// What a function says to values in Redis that cannot be: of one account, and nothing of Redis itself.
 const UNREADABLE: &str = "TOLLGATE";
@@ -217,53 +212,6 @@ impl Link {
         })
     }
 
-    /// Makes a call that must survive a failover, on a connection of its own: it is answered when a replica has what
-    /// it wrote, where there is one. Calls that requests wait for are not behind it.
-    ///
-    /// # Errors
-    /// [`Away`]; after [`Away::TimedOut`] it may have been done.
-    pub async fn durably(&self, function: Function, command: &Cmd) -> Result<Value, Away> {
-        let Target::Single(client) = &self.target else {
-            // The client of a cluster cannot wait for one server of many.
-            return self.call(function, command).await;
-        };
-        if !self.up() {
-            return Err(Away::Down);
-        }
-        let begun = Instant::now();
-        let done = timeout(DURABLE, async {
-            let connection = client.get_multiplexed_async_connection().await?;
-            let mut connection = Connection::Single(connection);
-            let said = connection.send(command).await?;
-            let replicas = replicas(&connection.send(cmd("INFO").arg("replication")).await?);
-            if replicas == 0 {
-                return Ok((said, true));
-            }
-            let wait = DURABLE.as_millis() as u64 / 2;
-            let reached = connection.send(cmd("WAIT").arg(1).arg(wait)).await?;
-            Ok((said, matches!(reached, Value::Int(reached) if reached > 0)))
-        });
-        match done.await {
-            Ok(Ok((said, true))) => {
-                self.metrics.call(function, begun.elapsed());
-                Ok(said)
-            }
-            Ok(Ok((_, false))) => {
-                self.mention(function.as_str(), "no replica has it in time");
-                Err(Away::TimedOut)
-            }
-            Ok(Err(error)) => {
-                let error: RedisError = error;
-                self.mention(function.as_str(), &said(&error));
-                Err(Away::Failed)
-            }
-            Err(_) => {
-                self.mention(function.as_str(), "no answer in time");
-                Err(Away::TimedOut)
-            }
-        }
-    }
-
     /// An answer came that is none: counted as a failure.
     pub fn misunderstood(&self) -> Away {
         self.metrics.error("malformed");
@@ -358,17 +306,6 @@ impl Link {
     }
 }
 
-/// How many replicas a master says that it has.
-fn replicas(info: &Value) -> u64 {
-    let page: String = from_redis_value(info.clone()).unwrap_or_default();
-    let count = page
-        .lines()
-        .find_map(|line| line.strip_prefix("connected_slaves:"));
-    count
-        .and_then(|count| count.trim().parse().ok())
-        .unwrap_or(0)
-}
-
 /// What an error says of the calls that follow.
 pub(super) enum Verdict {
     /// They would fail as well.
@@ -387,7 +324,7 @@ impl Verdict {
 }
 
 /// What an error says, on one line; it holds what Redis said, never what was sent.
-fn said(error: &RedisError) -> String {
+pub(super) fn said(error: &RedisError) -> String {
     match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code} {detail}"),
         (Some(code), None) => code.to_owned(),

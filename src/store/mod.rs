@@ -4,6 +4,7 @@
 
 pub mod breaker;
 pub mod db;
+mod durable;
 pub mod link;
 pub mod nodes;
 pub mod part;

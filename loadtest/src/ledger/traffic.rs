@@ -1,5 +1,7 @@
 //! A closed loop of requests on gateways that come and go: half of the clients stream, half wait for one JSON text,
 //! some of them leave early, and each request has a key of its own. What became of each is written down.
+//!
+//! Above 400 lines: one loop, and what becomes of each of its requests.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
