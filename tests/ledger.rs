@@ -706,6 +706,41 @@ async fn what_redis_has_lost_is_sent_again() {
     world.no_drift().await;
 }
 
+/// A day with many rows is read and compared in pieces.
+#[tokio::test]
+async fn a_long_day_is_added_up_too() {
+    let world = World::redis(10_000).await;
+    for nth in 0..600 {
+        let one = Payer {
+            key: format!("key_{nth}").into(),
+            ..payer()
+        };
+        let mut hold = world.node.pay(&one, 3, 0).await.unwrap();
+        hold.settle(due(3, 1, 1), REPORTED);
+    }
+    let statement = world.settled().await;
+    assert_eq!(statement.balance, money(10_000 - 1800));
+    world.no_drift().await;
+    let accounts = [ACCOUNT.into()];
+    let rows = world.node.ledger.usage(&accounts, 0, i32::MAX).await;
+    assert_eq!(rows.unwrap().len(), 600);
+    // Somebody takes a row away.
+    let redis = world.redis.as_ref().unwrap();
+    let day = Calendar { offset: 0 }.period(EVENING).day;
+    let usage = format!("test:{{{ACCOUNT}}}:u:{day}");
+    redis
+        .command(&["HDEL", &usage, "key_7\u{1f}default\u{1f}m"])
+        .await
+        .ok();
+    let found = world.node.ledger.verify(&accounts, true).await.unwrap();
+    let [drift] = found.as_slice() else {
+        panic!("{found:?}");
+    };
+    assert_eq!(drift.what, format!("day {day}"));
+    assert_eq!((drift.stored, drift.expected), (1800, 1797));
+    assert_eq!(world.node.metrics.billing.drift.get(), 1);
+}
+
 /// A number in Redis that is none stops its account, and nothing else: nothing is written, and when it is mended
 /// each charge is applied once.
 #[tokio::test]

@@ -167,7 +167,7 @@ impl Failure {
     pub fn away() -> Failure {
         Failure::new(
             Code::Away,
-            "The store cannot be reached, or did not answer: what was asked for may have been done or not. Ask again with the same Idempotency-Key.",
+            "The store cannot be reached, or did not answer. Ask again; a write may have been done or not, and needs the same Idempotency-Key.",
         )
     }
 

@@ -171,7 +171,7 @@ local function release(wallet, id)
 end
 
 local function expire(wallet, now)
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', wallet.base .. 'm', '-inf', number(now), 'LIMIT', 0, 8)) do
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', wallet.base .. 'm', '-inf', number(now), 'LIMIT', 0, 64)) do
     release(wallet, id)
   end
 end
@@ -390,10 +390,12 @@ local function extend(keys, args)
   return 1
 end
 
--- Gives holds back of which nobody knows whether they were taken. KEYS: the wallet. ARGV: now, their ids.
+-- Gives holds back: those that have expired, and those of which nobody knows whether they were taken. KEYS: the
+-- wallet. ARGV: now, the ids of the latter.
 local function forget(keys, args)
   local wallet = open(keys[1])
   if not wallet then return 0 end
+  expire(wallet, tollgate.clock(args[1]))
   for i = 2, #args do release(wallet, args[i]) end
   close(wallet)
   return 1
@@ -495,10 +497,13 @@ local function verify(keys)
   return found
 end
 
--- Compares one day's usage with the day's sums, and with what keys have spent that day. It takes as long as the day
--- has rows. KEYS: the wallet. ARGV: the day. Answers as `verify` does.
+-- Compares one day's usage with the day's sums, and with what keys have spent that day, if that is quick: a day with
+-- more rows is compared by who asks, piece by piece. KEYS: the wallet. ARGV: the day. Answers as `verify` does; or
+-- nothing for too many rows.
+local QUICK = 500
 local function verify_day(keys, args)
   local base, found = string.sub(keys[1], 1, -2), {}
+  if redis.call('HLEN', base .. 'u:' .. args[1]) > QUICK then return false end
   local rows, cost, tokens, by_key = redis.call('HGETALL', base .. 'u:' .. args[1]), 0, 0, {}
   for i = 1, #rows, 2 do
     local w = words(rows[i + 1], SUMS)

@@ -7,11 +7,15 @@ use crate::billing::{Drift, Entry, MOST, Once, PostError, Posted, Statement, Usa
 use crate::record::limits::Function;
 use crate::store::link::Away;
 use redis::{Cmd, Value, cmd};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// An `Idempotency-Key` is remembered for so long.
 const REMEMBERED: Duration = Duration::from_secs(86_400);
+
+/// Rows of usage that are read with one call.
+const PIECE: usize = 500;
 
 impl Shared {
     /// Makes an entry; `Some` is the id of the entry that the same `Idempotency-Key` made before.
@@ -73,6 +77,8 @@ impl Shared {
         &self,
         account: &str,
     ) -> Result<Option<Statement>, Away> {
+        // What has expired is not held.
+        self.forget(account, &[]).await?;
         let mut call = cmd("HGETALL");
         call.arg(self.key(account, "w"));
         let fields = self.pairs(&call).await?;
@@ -114,12 +120,7 @@ impl Shared {
         let days = self.days(account, since, until).await?;
         let mut rows = Vec::new();
         for day in days {
-            let mut call = cmd("HGETALL");
-            call.arg(self.key(account, &format!("u:{day}")));
-            for (name, value) in self.pairs(&call).await? {
-                let row = usage_row(day, &name, &value);
-                rows.push(row.ok_or_else(|| self.link.misunderstood())?);
-            }
+            rows.extend(self.rows(account, day).await?);
         }
         Ok(rows)
     }
@@ -144,10 +145,77 @@ impl Shared {
                 .arg(1)
                 .arg(self.key(account, "w"))
                 .arg(day);
-            let said = self.link.call(Function::VerifyDay, &call).await?;
-            found.extend(self.drifts(account, &said)?);
+            match self.link.call(Function::VerifyDay, &call).await? {
+                Value::Nil => found.extend(self.verify_long_day(account, day).await?),
+                said => found.extend(self.drifts(account, &said)?),
+            }
         }
         Ok(found)
+    }
+
+    /// Compares the usage of a day that has many rows. Where that changes while it is read, nothing is said.
+    async fn verify_long_day(&self, account: &Arc<str>, day: i32) -> Result<Vec<Drift>, Away> {
+        let before = self.spent(account, day).await?;
+        let (mut cost, mut tokens) = (0_i64, 0_u64);
+        for row in self.rows(account, day).await? {
+            cost = cost.saturating_add(row.sums.cost.micros());
+            tokens = tokens.saturating_add(row.sums.package_tokens);
+        }
+        let expected = format!("{cost} {tokens}");
+        let stored = self.spent(account, day).await?;
+        let differ = stored == before && stored != expected;
+        let cost_of = |text: &str| text.split(' ').next().and_then(|cost| cost.parse().ok());
+        let drift = differ.then(|| Drift {
+            account: account.clone(),
+            what: format!("day {day}"),
+            stored: cost_of(&stored).unwrap_or(0),
+            expected: cost,
+        });
+        Ok(drift.into_iter().collect())
+    }
+
+    /// A day's sums, as they are stored: cost, and tokens of packages.
+    async fn spent(&self, account: &str, day: i32) -> Result<String, Away> {
+        let mut call = cmd("HGET");
+        call.arg(self.key(account, "d")).arg(day);
+        let said = self.link.call(Function::Command, &call).await?;
+        Ok(text(&said).unwrap_or("0 0").to_owned())
+    }
+
+    /// A day's usage, read in pieces that are short enough not to keep others waiting.
+    async fn rows(&self, account: &str, day: i32) -> Result<Vec<UsageRow>, Away> {
+        let key = self.key(account, &format!("u:{day}"));
+        let (mut cursor, mut rows) = ("0".to_owned(), BTreeMap::new());
+        loop {
+            let mut call = cmd("HSCAN");
+            call.arg(&key).arg(&cursor).arg("COUNT").arg(PIECE);
+            let said = self.link.call(Function::Command, &call).await?;
+            let piece = match &said {
+                Value::Array(parts) => match parts.as_slice() {
+                    [next, Value::Array(fields)] => Some((text(next), fields)),
+                    _ => None,
+                },
+                _ => None,
+            };
+            let Some((Some(next), fields)) = piece else {
+                return Err(self.link.misunderstood());
+            };
+            for pair in fields.chunks(2) {
+                let row = match pair {
+                    // While the hash grows a row may come twice.
+                    [name, value] => text(name).zip(text(value)).and_then(|(name, value)| {
+                        Some((name.to_owned(), usage_row(day, name, value)?))
+                    }),
+                    _ => None,
+                };
+                let (name, row) = row.ok_or_else(|| self.link.misunderstood())?;
+                rows.insert(name, row);
+            }
+            if next == "0" {
+                return Ok(rows.into_values().collect());
+            }
+            cursor = next.to_owned();
+        }
     }
 
     /// Compares the sum of the entries with them. An entry that is made meanwhile would look like a difference: then
