@@ -1,6 +1,6 @@
 //! What the proxy asks before a request is sent, and tells when it has ended: the money's side of it.
 //!
-//! [`Ledger::asking`] goes along with the limits' admission; what it agreed to becomes a [`Hold`] once the
+//! [`Ledger::asking`] goes along with the limits' admission; what it agreed to becomes a [`Hold`](super::hold::Hold) once the
 //! journal has it, and the hold becomes a charge, on file before the client has the last byte.
 
 use super::asking::Asking;

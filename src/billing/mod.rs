@@ -1,7 +1,7 @@
 //! Who pays, what is held for a request before it is sent, and what it cost in the end.
 //!
 //! [`wallet`] is the arithmetic of one account, with time as an argument; [`journal`] is where a node
-//! writes down what it owes before it acts; [`embedded`] and [`redis`] apply that to the balances of one
+//! writes down what it owes before it acts; [`embedded`] and `redis` apply that to the balances of one
 //! node or of many; [`ledger`] is what the proxy and the admin API ask.
 
 pub mod asking;
