@@ -29,6 +29,7 @@ impl Ledger {
         match &self.books {
             Books::Embedded(embedded) => Ok(embedded.statement(account)),
             Books::Nodes(nodes) => {
+                nodes.caught_up(account).await;
                 let known = nodes.shared.statement(account).await.map_err(away)?;
                 if known.is_none() && self.open_listed(account).await? {
                     return nodes.shared.statement(account).await.map_err(away);
@@ -114,6 +115,7 @@ impl Ledger {
                     all.extend(rows.await.map_err(unreadable)?);
                 }
                 Books::Nodes(nodes) => {
+                    nodes.caught_up(account).await;
                     let rows = nodes.shared.usage(account, since, until);
                     let rows = rows.await.map_err(away)?;
                     all.extend(rows.into_iter().map(|row| (account.clone(), row)));
@@ -139,6 +141,7 @@ impl Ledger {
                 rows.await.map_err(unreadable)
             }
             Books::Nodes(nodes) => {
+                nodes.caught_up(account).await;
                 // A client that asks in a loop asks Redis once a second.
                 if let Some(rows) = nodes.recent.get(account, (since, until)) {
                     return Ok(rows);

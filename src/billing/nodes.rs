@@ -19,6 +19,9 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 /// So long a charge waits for the next admission of its account, to go along with it.
 const MOMENT: Duration = Duration::from_millis(2);
 
+/// So many moments an operator waits for charges on their way.
+const PATIENCE: u32 = 50;
+
 /// What Redis did not take is sent again after this time.
 pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
@@ -135,6 +138,17 @@ impl Nodes {
             );
         }
         self.note_applied(&journal);
+    }
+
+    /// Waits until Redis has what this node was told of an account: who asks after an answer finds its charge. Not
+    /// for ever: it may have too much, or be away.
+    pub(super) async fn caught_up(&self, account: &str) {
+        let line = self.lines.of(&account.into());
+        let mut patience = PATIENCE;
+        while line.count() > 0 && self.shared.link.up() && patience > 0 {
+            patience -= 1;
+            sleep(MOMENT).await;
+        }
     }
 
     /// Charges that Redis has not acknowledged.
