@@ -6,9 +6,9 @@ mod read;
 use super::lines::{BATCH, Batch};
 use super::money::Money;
 use super::period::{Calendar, Period};
-use super::{Bill, Charge, Pays, Reason, Shortage, Used};
+use super::{Bill, Charge, Pays, Reason, Shortage};
 use crate::clock::Clock;
-use crate::meter::usage::{Source, Usage};
+use crate::meter::usage::Source;
 use crate::record::limits::Function;
 use crate::store::link::{Away, Link};
 use read::{int, text};
@@ -246,19 +246,6 @@ fn write_charge(call: &mut Cmd, epoch: u64, seq: u64, charge: &Charge) {
         source,
         at: _,
     } = charge;
-    let Used {
-        tokens:
-            Usage {
-                input,
-                cached_input,
-                cache_write,
-                output,
-                reasoning,
-            },
-        images,
-        characters,
-        seconds,
-    } = due.used;
     call.arg(seq)
         .arg(hold_name(epoch, held.id))
         .arg(&*held.key)
@@ -273,16 +260,7 @@ fn write_charge(call: &mut Cmd, epoch: u64, seq: u64, charge: &Charge) {
         .arg(held.period.day)
         .arg(held.period.month)
         .arg(due.cost.micros());
-    for count in [
-        input,
-        cached_input,
-        cache_write,
-        output,
-        reasoning,
-        images,
-        characters,
-        seconds,
-    ] {
+    for count in due.used.counts() {
         call.arg(count.min(super::MOST.unsigned_abs()));
     }
 }

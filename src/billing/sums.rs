@@ -19,6 +19,64 @@ pub struct Used {
     pub seconds: u64,
 }
 
+/// How many counts there are.
+pub(super) const COUNTS: usize = 8;
+
+impl Used {
+    /// Its counts, in the order that `billing.lua` has.
+    pub(super) fn counts(self) -> [u64; COUNTS] {
+        let Used {
+            tokens:
+                Usage {
+                    input,
+                    cached_input,
+                    cache_write,
+                    output,
+                    reasoning,
+                },
+            images,
+            characters,
+            seconds,
+        } = self;
+        [
+            input,
+            cached_input,
+            cache_write,
+            output,
+            reasoning,
+            images,
+            characters,
+            seconds,
+        ]
+    }
+
+    /// Of its [counts](Self::counts).
+    pub(super) fn of(counts: [u64; COUNTS]) -> Used {
+        let [
+            input,
+            cached_input,
+            cache_write,
+            output,
+            reasoning,
+            images,
+            characters,
+            seconds,
+        ] = counts;
+        Used {
+            tokens: Usage {
+                input,
+                cached_input,
+                cache_write,
+                output,
+                reasoning,
+            },
+            images,
+            characters,
+            seconds,
+        }
+    }
+}
+
 /// What was used in a day, by key and model.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsageRow {
@@ -70,40 +128,19 @@ impl Sums {
     pub fn add(&mut self, more: &Sums) {
         let Sums {
             requests,
-            used:
-                Used {
-                    tokens:
-                        Usage {
-                            input,
-                            cached_input,
-                            cache_write,
-                            output,
-                            reasoning,
-                        },
-                    images,
-                    characters,
-                    seconds,
-                },
+            used,
             cost,
             estimated_cost,
             package_tokens,
         } = self;
-        let tokens = more.used.tokens;
-        for (sum, more) in [
-            (requests, more.requests),
-            (input, tokens.input),
-            (cached_input, tokens.cached_input),
-            (cache_write, tokens.cache_write),
-            (output, tokens.output),
-            (reasoning, tokens.reasoning),
-            (images, more.used.images),
-            (characters, more.used.characters),
-            (seconds, more.used.seconds),
-            (package_tokens, more.package_tokens),
-        ] {
+        *requests = requests.saturating_add(more.requests);
+        let mut counts = used.counts();
+        for (sum, more) in counts.iter_mut().zip(more.used.counts()) {
             *sum = sum.saturating_add(more);
         }
+        *used = Used::of(counts);
         *cost = cost.saturating_add(more.cost);
         *estimated_cost = estimated_cost.saturating_add(more.estimated_cost);
+        *package_tokens = package_tokens.saturating_add(more.package_tokens);
     }
 }

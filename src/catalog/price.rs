@@ -4,24 +4,24 @@ use crate::billing::money::Money;
 use crate::billing::{Due, MOST, Used};
 use crate::meter::usage::Usage;
 
-/// What a model costs, in the configured currency; shown in the detailed list.
+/// What a model costs, in the configured currency; never negative. Shown in the detailed list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Price {
     /// Per million input tokens.
     pub input: Money,
     /// Per million output tokens.
     pub output: Money,
-    /// Per million cached input tokens, where they have a price of their own.
+    /// Per million input tokens that the provider had cached; as `input` when `None`.
     pub cached_input: Option<Money>,
-    /// Per million tokens written to the provider's cache.
+    /// Per million input tokens put into the provider's cache; as `input` when `None`.
     pub cache_write: Option<Money>,
-    /// Per image.
+    /// Per image of any size; `None` when prices go by size.
     pub image: Option<Money>,
-    /// Per image of a size (`1024x1024`).
+    /// Per image by size (`1024x1024`), in the order of the file.
     pub images_by_size: Vec<(String, Money)>,
     /// Per thousand characters of speech.
     pub thousand_characters: Option<Money>,
-    /// Per second of audio or video.
+    /// Per second of audio, video or music.
     pub second: Option<Money>,
 }
 
@@ -82,11 +82,6 @@ impl Price {
             cost: self.cost(&used, size),
             used,
         }
-    }
-
-    /// Whether nothing of the model costs anything.
-    pub fn is_free(&self) -> bool {
-        !self.counts_tokens() && !self.counts_units()
     }
 
     /// Whether tokens cost something.

@@ -34,7 +34,7 @@ pub use report::{Errors, Problem};
 pub use schema::json_schema;
 pub use settings::{
     Account, Admin, Anonymous, BaseUrl, Billing, Config, Key, KeyBilling, Limits, Listener, Log,
-    Model, Package, Plan, Price, Provider, Rate, Redis, Secret, Store, Surface, Timeouts, TlsFiles,
+    Model, Package, Plan, Provider, Rate, Redis, Secret, Store, Surface, Timeouts, TlsFiles,
     UpstreamRef,
 };
 pub use words::{

@@ -15,6 +15,7 @@ use super::words::{
     LogLevel, Modality, ModelStatus, PlanScope, ProviderApi, ResetFormat,
 };
 use crate::billing::money::Money;
+use crate::catalog::Price;
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -186,27 +187,6 @@ pub struct UpstreamRef {
     pub weight: u32,
     /// Higher tiers serve only when the lower ones cannot.
     pub tier: u32,
-}
-
-/// What a model costs; never negative.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Price {
-    /// A million input tokens.
-    pub input: Money,
-    /// A million output tokens.
-    pub output: Money,
-    /// A million input tokens that the provider had cached; as `input` when `None`.
-    pub cached_input: Option<Money>,
-    /// A million input tokens put into the provider's cache; as `input` when `None`.
-    pub cache_write: Option<Money>,
-    /// An image of any size; `None` when prices go by size.
-    pub image: Option<Money>,
-    /// An image by size, in the order of the file.
-    pub images_by_size: Vec<(String, Money)>,
-    /// A thousand characters of speech.
-    pub thousand_characters: Option<Money>,
-    /// A second of audio, video or music.
-    pub second: Option<Money>,
 }
 
 /// Limits and allowed models. Every limit is at least 1; `None` is no limit.

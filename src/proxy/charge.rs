@@ -109,10 +109,10 @@ pub(super) fn begun(forward: &mut Forward) {
 }
 
 /// Writes down what a stream has used so far, now and then.
-pub(super) fn noted(forward: &mut Forward, now: Instant) {
+pub(super) fn noted(forward: &mut Forward) {
     let relayed = forward.relayed;
     let wanted = forward.admission.hold();
-    if wanted.is_some_and(|hold| hold.wants_note(relayed, now)) {
+    if wanted.is_some_and(|hold| hold.wants_note(relayed, Instant::now())) {
         let (due, _) = used(forward, None);
         if let Some(hold) = forward.admission.hold() {
             hold.note(due);

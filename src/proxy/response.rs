@@ -197,7 +197,7 @@ pub fn pass(
         ctx.first_event = Some(Instant::now());
     }
     if forward.stream.is_some() {
-        noted(forward, Instant::now());
+        noted(forward);
     }
     let whole = forward.meter.as_ref().is_some_and(Meter::is_whole);
     if last {

@@ -3,7 +3,7 @@
 use super::keys::Keys;
 use crate::auth::secret::KeyHash;
 use crate::billing::ledger::Ledger;
-use crate::catalog::{Catalog, Model, Price, Status, Upstream};
+use crate::catalog::{Catalog, Model, Status, Upstream};
 use crate::config::{
     Api as ConfigApi, Config, DisconnectBilling, ErrorDialect, Modality, ModelStatus,
     Provider as ConfigProvider, ProviderApi, ResetFormat, Secret,
@@ -197,31 +197,8 @@ fn model(model: &crate::config::Model) -> Model {
                 tier: upstream.tier,
             })
             .collect(),
-        price: self::price(price),
+        price: price.clone(),
         drain: *on_disconnect == DisconnectBilling::Drain,
-    }
-}
-
-fn price(price: &crate::config::Price) -> Price {
-    let crate::config::Price {
-        input,
-        output,
-        cached_input,
-        cache_write,
-        image,
-        images_by_size,
-        thousand_characters,
-        second,
-    } = price;
-    Price {
-        input: *input,
-        output: *output,
-        cached_input: *cached_input,
-        cache_write: *cache_write,
-        image: *image,
-        images_by_size: images_by_size.clone(),
-        thousand_characters: *thousand_characters,
-        second: *second,
     }
 }
 

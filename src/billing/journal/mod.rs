@@ -8,8 +8,8 @@
 //! Every record has a sequence number, 1, 2, 3…, within an epoch: one process's life. Stores keep the
 //! last number that they applied, so that a charge can be handed to them twice.
 //!
-//! A segment is deleted when its charges are applied, it is 15 minutes old, and every segment before it
-//! is gone. Holds that are still open by then are written again, at the end, so that a job of an hour
+//! A segment is deleted 15 minutes after the last of its charges was applied, and every segment before
+//! it is gone. Holds that are still open by then are written again, at the end, so that a job of an hour
 //! does not keep an hour's records.
 
 mod chores;
@@ -38,7 +38,8 @@ use writer::{Opener, Writer};
 
 /// Bytes after which a new segment is begun.
 const SEGMENT: u64 = 16 << 20;
-/// So long files are kept although all in them is applied: for whoever wants to know what happened.
+/// So long files are kept although all in them is applied: a store that loses what it acknowledged, as a
+/// failover of Redis may, is given it again.
 const KEPT: Duration = Duration::from_secs(15 * 60);
 
 thread_local! {

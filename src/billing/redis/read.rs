@@ -2,12 +2,9 @@
 
 use crate::billing::money::Money;
 use crate::billing::period::Period;
+use crate::billing::sums::COUNTS;
 use crate::billing::{PackageState, Spent, Statement, Sums, UsageRow, Used};
-use crate::meter::usage::Usage;
 use redis::Value;
-
-/// Numbers in a usage row, in the order of `billing.lua`.
-const SUMS: usize = 12;
 
 /// Takes a field of a wallet.
 pub(super) fn statement_field(statement: &mut Statement, name: &str, value: &str) -> Option<()> {
@@ -63,25 +60,17 @@ fn package(id: &str, words: &[&str]) -> Option<PackageState> {
 pub(super) fn usage_row(day: i32, name: &str, value: &str) -> Option<UsageRow> {
     let mut names = name.split('\x1f');
     let (key, project, model) = (names.next()?, names.next()?, names.next()?);
-    let numbers: Vec<u64> = value
-        .split(' ')
-        .map(|word| word.parse().ok())
-        .collect::<Option<_>>()?;
-    let numbers: [u64; SUMS] = numbers.try_into().ok()?;
-    let [
-        requests,
-        input,
-        cached_input,
-        cache_write,
-        output,
-        reasoning,
-        images,
-        characters,
-        seconds,
-        cost,
-        estimated_cost,
-        package_tokens,
-    ] = numbers;
+    let mut numbers = value.split(' ').map(|word| word.parse::<u64>().ok());
+    let mut next = || numbers.next().flatten();
+    let requests = next()?;
+    let mut counts = [0; COUNTS];
+    for count in &mut counts {
+        *count = next()?;
+    }
+    let (cost, estimated_cost, package_tokens) = (next()?, next()?, next()?);
+    if numbers.next().is_some() {
+        return None;
+    }
     let money = |micros: u64| Money::from_micros(i64::try_from(micros).unwrap_or(i64::MAX));
     Some(UsageRow {
         day,
@@ -90,18 +79,7 @@ pub(super) fn usage_row(day: i32, name: &str, value: &str) -> Option<UsageRow> {
         model: model.into(),
         sums: Sums {
             requests,
-            used: Used {
-                tokens: Usage {
-                    input,
-                    cached_input,
-                    cache_write,
-                    output,
-                    reasoning,
-                },
-                images,
-                characters,
-                seconds,
-            },
+            used: Used::of(counts),
             cost: money(cost),
             estimated_cost: money(estimated_cost),
             package_tokens,

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use super::Resolver;
 use crate::billing::money::Money;
+use crate::catalog::Price;
 use crate::config::path;
 use crate::config::schema;
-use crate::config::settings::{Model, Price, Provider, UpstreamRef};
+use crate::config::settings::{Model, Provider, UpstreamRef};
 use crate::config::words::{DisconnectBilling, Modality, ModelStatus};
 
 impl Resolver<'_, '_> {
