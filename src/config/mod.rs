@@ -33,11 +33,11 @@ pub use reference::reference_markdown;
 pub use report::{Errors, Problem};
 pub use schema::json_schema;
 pub use settings::{
-    Account, Admin, Anonymous, BaseUrl, Billing, Config, Key, KeyBilling, Limits, Listener, Log,
-    Model, Package, Plan, Provider, Rate, Redis, Secret, Store, Surface, Timeouts, TlsFiles,
-    UpstreamRef,
+    Account, ActiveCheck, Admin, Anonymous, BaseUrl, Billing, Config, Health, Key, KeyBilling,
+    Limits, Listener, Log, Model, Package, Plan, Provider, Rate, Redis, Retries, Secret, Shutdown,
+    Store, Surface, Timeouts, TlsFiles, UpstreamRef,
 };
 pub use words::{
     Api, BillingFailure, BillingMode, DisconnectBilling, ErrorDialect, LimitsFailure, LogFormat,
-    LogLevel, Modality, ModelStatus, PlanScope, ProviderApi, ResetFormat,
+    LogLevel, Modality, ModelStatus, PlanScope, ProviderApi, Resend, ResetFormat,
 };

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use super::words::{
     Api, BillingFailure, BillingMode, DisconnectBilling, ErrorDialect, LimitsFailure, LogFormat,
-    LogLevel, Modality, ModelStatus, PlanScope, ProviderApi, ResetFormat,
+    LogLevel, Modality, ModelStatus, PlanScope, ProviderApi, Resend, ResetFormat,
 };
 use crate::billing::money::Money;
 use crate::catalog::Price;
@@ -54,6 +54,10 @@ pub struct Config {
     pub billing: Billing,
     /// Limits on every request.
     pub limits: Limits,
+    /// When a failed attempt is followed by another.
+    pub retries: Retries,
+    /// How the process ends.
+    pub shutdown: Shutdown,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// The log.
@@ -121,6 +125,8 @@ pub struct Provider {
     pub keys: Vec<Secret>,
     /// How long to wait for it.
     pub timeouts: Timeouts,
+    /// When its upstreams are left out because they fail.
+    pub health: Health,
     /// PEM file of a private certificate authority.
     pub ca: Option<PathBuf>,
 }
@@ -147,6 +153,34 @@ pub struct Timeouts {
     pub first_byte: Duration,
     /// Between two pieces of an answer.
     pub idle: Duration,
+    /// From the request to the end of the answer, further attempts included.
+    pub total: Duration,
+}
+
+/// When an upstream is left out because it fails, and when it is tried again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// Failures in a row after which it is left out; at least 1.
+    pub failures: u32,
+    /// How long, the first time.
+    pub cooldown: Duration,
+    /// How long at most; at least `cooldown`.
+    pub max_cooldown: Duration,
+    /// How long one that came back takes to its full share; may be nothing.
+    pub slow_start: Duration,
+    /// Asks whether it is there, besides.
+    pub check: Option<ActiveCheck>,
+}
+
+/// A request that asks a provider whether it is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActiveCheck {
+    /// Path and query below the base URL, with a slash in front.
+    pub path: String,
+    /// How often.
+    pub interval: Duration,
+    /// An answer must come within this time.
+    pub timeout: Duration,
 }
 
 /// A model.
@@ -187,6 +221,8 @@ pub struct UpstreamRef {
     pub weight: u32,
     /// Higher tiers serve only when the lower ones cannot.
     pub tier: u32,
+    /// Requests in flight at most, on one node; at least 1.
+    pub concurrency: Option<u32>,
 }
 
 /// Limits and allowed models. Every limit is at least 1; `None` is no limit.
@@ -327,6 +363,34 @@ pub struct Limits {
     pub header: u64,
     /// Requests without a valid key, for each client network; no limit when `None`.
     pub unauthenticated_per_ip: Option<Rate>,
+    /// Client connections at once; at least 1. As many as there are file descriptors for when `None`.
+    pub connections: Option<u32>,
+    /// Requests in flight at once; at least 1. As many as connections when `None`.
+    pub in_flight: Option<u32>,
+    /// Bytes of request bodies held at once; at least `body`.
+    pub buffered: u64,
+    /// The largest answer that is no stream, in bytes.
+    pub answer: u64,
+}
+
+/// When a failed attempt is followed by another, before the first byte of the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retries {
+    /// Further attempts for one request.
+    pub max: u32,
+    /// Further attempts over all requests, in percent of these.
+    pub budget: u32,
+    /// What is tried again though the provider may bill it.
+    pub resend: Vec<Resend>,
+}
+
+/// How the process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shutdown {
+    /// How long readiness fails before the listeners close.
+    pub lame_duck: Duration,
+    /// How long requests in flight may then take.
+    pub grace: Duration,
 }
 
 /// So many in such a time.

@@ -54,6 +54,16 @@ pub enum ResetFormat {
     Epoch,
 }
 
+/// A failure after which the provider may have begun to work on the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Resend {
+    /// The connection broke before the first byte of the answer.
+    Broken,
+    /// The first byte did not come within `timeouts.first_byte`.
+    FirstByte,
+}
+
 /// What a model takes or makes besides text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

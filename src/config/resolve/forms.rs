@@ -21,8 +21,32 @@ fn digits(text: &str) -> (&str, &str) {
     text.split_at(end)
 }
 
+/// A minute.
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+/// An hour.
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
+/// A day.
+pub(super) const DAY: Duration = Duration::from_secs(86400);
+
+/// What a duration may be.
+#[derive(Clone, Copy)]
+pub(super) struct Span {
+    /// At least; `0s` only where this is nothing.
+    pub(super) least: Duration,
+    /// At most.
+    pub(super) most: Duration,
+}
+
 /// `500ms`, `3s`, `2m`, `1h`, `30d`; more than 0.
 pub(super) fn duration(text: &str) -> Parsed<Duration> {
+    match duration_or_none(text)? {
+        Duration::ZERO => Err("is no time at all; write at least `1ms`".into()),
+        time => Ok(time),
+    }
+}
+
+/// The same, or no time at all: `0s`.
+pub(super) fn duration_or_none(text: &str) -> Parsed<Duration> {
     let (number, unit) = digits(text);
     let milliseconds = match unit {
         "ms" => 1,
@@ -40,8 +64,24 @@ pub(super) fn duration(text: &str) -> Parsed<Duration> {
     };
     match number.checked_mul(milliseconds) {
         None => Err("is too long".into()),
-        Some(0) => Err("is no time at all; write at least `1ms`".into()),
         Some(all) => Ok(Duration::from_millis(all)),
+    }
+}
+
+/// A duration as it is written: in the largest unit that it is a whole number of.
+pub(super) fn shown(time: Duration) -> String {
+    let ms = time.as_millis();
+    let units = [
+        (86_400_000, "d"),
+        (3_600_000, "h"),
+        (60_000, "m"),
+        (1_000, "s"),
+    ];
+    let fits = |(unit, _): &&(u128, &str)| ms > 0 && ms.is_multiple_of(*unit);
+    match units.iter().find(fits) {
+        Some((unit, name)) => format!("{}{name}", ms / unit),
+        None if ms == 0 => "0s".to_owned(),
+        None => format!("{ms}ms"),
     }
 }
 

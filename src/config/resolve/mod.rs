@@ -12,6 +12,7 @@ mod server;
 mod surfaces;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::check::brief;
 use super::path;
@@ -42,6 +43,8 @@ pub(crate) fn resolve(typed: schema::Gateway, report: &mut Report<'_>) -> Config
         anonymous,
         billing,
         limits,
+        retries,
+        shutdown,
         trusted_proxies,
         log,
     } = typed;
@@ -83,6 +86,8 @@ pub(crate) fn resolve(typed: schema::Gateway, report: &mut Report<'_>) -> Config
         anonymous,
         billing,
         limits: r.limits(limits),
+        retries: server::retries(retries),
+        shutdown: r.shutdown(shutdown),
         trusted_proxies: r.networks("trusted_proxies", trusted_proxies),
         log: server::log(log),
         dormant: resolver.dormant,
@@ -136,6 +141,28 @@ impl Resolver<'_, '_> {
                 None
             }
         }
+    }
+
+    /// A duration within these limits.
+    fn span(
+        &mut self,
+        path: &str,
+        given: Option<schema::DurationText>,
+        within: forms::Span,
+    ) -> Option<Duration> {
+        let form = match within.least.is_zero() {
+            true => forms::duration_or_none,
+            false => forms::duration,
+        };
+        let time = self.parsed(path, &given?.0, form)?;
+        if time < within.least || time > within.most {
+            let (least, most) = (forms::shown(within.least), forms::shown(within.most));
+            self.wrong(
+                path,
+                &format!("is out of range; write `{least}` to `{most}`"),
+            );
+        }
+        Some(time)
     }
 
     /// An amount, exactly as it stands in the file.

@@ -130,6 +130,7 @@ impl Resolver<'_, '_> {
                 model,
                 weight,
                 tier,
+                concurrency,
             } = typed;
             let names = providers.iter().map(|provider| provider.name.as_str());
             let provider = self.reference(
@@ -153,6 +154,7 @@ impl Resolver<'_, '_> {
                 model,
                 weight: weight.unwrap_or(1),
                 tier: tier.unwrap_or(0),
+                concurrency,
             });
         }
         if upstreams.is_empty() && !matches!(status, ModelStatus::Soon | ModelStatus::Preview) {

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use super::forms::{DAY, HOUR, MINUTE, Span};
 use super::{Resolver, forms};
 use crate::config::path;
 use crate::config::schema;
-use crate::config::settings::{BaseUrl, Provider, Secret, Timeouts};
+use crate::config::settings::{ActiveCheck, BaseUrl, Health, Provider, Secret, Timeouts};
 use crate::config::words::ProviderApi;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
 
 impl Resolver<'_, '_> {
     pub(super) fn providers(
@@ -22,6 +26,7 @@ impl Resolver<'_, '_> {
                 base_url,
                 keys,
                 timeouts,
+                health,
                 ca,
             } = typed;
             let keys_given = keys.is_some();
@@ -57,12 +62,14 @@ impl Resolver<'_, '_> {
                 None => {}
             }
             let timeouts = self.timeouts(&format!("{path}.timeouts"), timeouts);
+            let health = self.health(&format!("{path}.health"), health);
             providers.push(Provider {
                 name,
                 api: api.unwrap_or(ProviderApi::Demo),
                 base_url,
                 keys,
                 timeouts,
+                health,
                 ca,
             });
         }
@@ -92,26 +99,98 @@ impl Resolver<'_, '_> {
     }
 
     fn timeouts(&mut self, path: &str, given: Option<schema::Timeouts>) -> Timeouts {
-        let (connect, first_byte, idle) = match given {
+        let (connect, first_byte, idle, total) = match given {
             Some(schema::Timeouts {
                 connect,
                 first_byte,
                 idle,
-            }) => (connect, first_byte, idle),
-            None => (None, None, None),
+                total,
+            }) => (connect, first_byte, idle, total),
+            None => (None, None, None, None),
         };
-        let mut timeout = |name: &str, given: Option<schema::DurationText>, seconds| {
-            let path = format!("{path}.{name}");
-            let given = given.and_then(|text| self.parsed(&path, &text.0, forms::duration));
-            if given.is_some_and(|time| time > Duration::from_secs(3600)) {
-                self.wrong(&path, "is too long for a timeout; the most is `1h`");
-            }
-            given.unwrap_or(Duration::from_secs(seconds))
+        let mut timeout = |name: &str, given: Option<schema::DurationText>, most, usual| {
+            let within = Span {
+                least: MILLISECOND,
+                most,
+            };
+            let given = self.span(&format!("{path}.{name}"), given, within);
+            given.unwrap_or(usual)
         };
         Timeouts {
-            connect: timeout("connect", connect, 3),
-            first_byte: timeout("first_byte", first_byte, 60),
-            idle: timeout("idle", idle, 120),
+            connect: timeout("connect", connect, HOUR, SECOND * 3),
+            first_byte: timeout("first_byte", first_byte, HOUR, SECOND * 60),
+            idle: timeout("idle", idle, HOUR, SECOND * 120),
+            total: timeout("total", total, DAY, HOUR),
         }
+    }
+
+    fn health(&mut self, path: &str, given: Option<schema::Health>) -> Health {
+        let given = given.unwrap_or(schema::Health {
+            failures: None,
+            cooldown: None,
+            max_cooldown: None,
+            slow_start: None,
+            check: None,
+        });
+        let schema::Health {
+            failures,
+            cooldown,
+            max_cooldown,
+            slow_start,
+            check,
+        } = given;
+        let within = |least, most| Span { least, most };
+        let cooldown = self
+            .span(
+                &format!("{path}.cooldown"),
+                cooldown,
+                within(MILLISECOND, HOUR),
+            )
+            .unwrap_or(SECOND);
+        let max_cooldown = self.span(
+            &format!("{path}.max_cooldown"),
+            max_cooldown,
+            within(cooldown, HOUR),
+        );
+        let slow_start = self.span(
+            &format!("{path}.slow_start"),
+            slow_start,
+            within(Duration::ZERO, HOUR),
+        );
+        Health {
+            failures: failures.unwrap_or(5),
+            cooldown,
+            max_cooldown: max_cooldown.unwrap_or(cooldown.max(SECOND * 60)),
+            slow_start: slow_start.unwrap_or(SECOND * 10),
+            check: check.and_then(|check| self.active_check(&format!("{path}.check"), check)),
+        }
+    }
+
+    fn active_check(&mut self, path: &str, given: schema::ActiveCheck) -> Option<ActiveCheck> {
+        let schema::ActiveCheck {
+            path: target,
+            interval,
+            timeout,
+        } = given;
+        let within = |least, most| Span { least, most };
+        let interval = self.span(&format!("{path}.interval"), interval, within(SECOND, HOUR));
+        let timeout = self.span(
+            &format!("{path}.timeout"),
+            timeout,
+            within(MILLISECOND, MINUTE),
+        );
+        let target = target?;
+        let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'#';
+        if !target.starts_with('/') || !target.bytes().all(plain) {
+            self.wrong(
+                &format!("{path}.path"),
+                "is no path; write one below `base_url` that begins with a slash, such as `/models`",
+            );
+        }
+        Some(ActiveCheck {
+            path: target,
+            interval: interval.unwrap_or(SECOND * 10),
+            timeout: timeout.unwrap_or(SECOND * 2),
+        })
     }
 }

@@ -1,13 +1,17 @@
 //! Listeners, admin, metrics, store, limits and log.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::forms::{DAY, MINUTE, Span};
 use super::{Resolver, forms};
 use crate::config::path;
 use crate::config::schema;
-use crate::config::settings::{Admin, Limits, Listener, Log, Redis, Secret, Store, TlsFiles};
+use crate::config::settings::{
+    Admin, Limits, Listener, Log, Redis, Retries, Secret, Shutdown, Store, TlsFiles,
+};
 use crate::config::words::{BillingFailure, LimitsFailure, LogFormat, LogLevel};
 use crate::store::target;
 
@@ -242,24 +246,67 @@ impl Resolver<'_, '_> {
     }
 
     pub(super) fn limits(&mut self, given: Option<schema::Limits>) -> Limits {
-        let (body, header, rate) = match given {
-            Some(schema::Limits {
-                body,
-                header,
-                unauthenticated_per_ip,
-            }) => (body, header, unauthenticated_per_ip),
-            None => (None, None, None),
-        };
+        let given = given.unwrap_or(schema::Limits {
+            body: None,
+            header: None,
+            unauthenticated_per_ip: None,
+            connections: None,
+            in_flight: None,
+            buffered: None,
+            answer: None,
+        });
+        let schema::Limits {
+            body,
+            header,
+            unauthenticated_per_ip,
+            connections,
+            in_flight,
+            buffered,
+            answer,
+        } = given;
+        let body = self
+            .size("limits.body", body, 4 * GIB, "4GiB")
+            .unwrap_or(32 * MIB);
+        let buffered = self.size("limits.buffered", buffered, 1024 * GIB, "1024GiB");
+        if buffered.is_some_and(|buffered| buffered < body) {
+            self.wrong(
+                "limits.buffered",
+                "is less than one body may have (`limits.body`); raise it, or lower that",
+            );
+        }
         Limits {
-            body: self
-                .size("limits.body", body, 4 * GIB, "4GiB")
-                .unwrap_or(32 * MIB),
+            body,
             header: self
                 .size("limits.header", header, MIB, "1MiB")
                 .unwrap_or(32 * KIB),
-            unauthenticated_per_ip: rate.and_then(|rate| {
+            unauthenticated_per_ip: unauthenticated_per_ip.and_then(|rate| {
                 self.parsed("limits.unauthenticated_per_ip", &rate.0, forms::rate)
             }),
+            connections,
+            in_flight,
+            buffered: buffered.unwrap_or(body.max(512 * MIB)),
+            answer: self
+                .size("limits.answer", answer, 4 * GIB, "4GiB")
+                .unwrap_or(256 * MIB),
+        }
+    }
+
+    pub(super) fn shutdown(&mut self, given: Option<schema::Shutdown>) -> Shutdown {
+        let (lame_duck, grace) = match given {
+            Some(schema::Shutdown { lame_duck, grace }) => (lame_duck, grace),
+            None => (None, None),
+        };
+        let within = |most| Span {
+            least: Duration::ZERO,
+            most,
+        };
+        Shutdown {
+            lame_duck: self
+                .span("shutdown.lame_duck", lame_duck, within(MINUTE * 10))
+                .unwrap_or(Duration::from_secs(2)),
+            grace: self
+                .span("shutdown.grace", grace, within(DAY))
+                .unwrap_or(Duration::from_secs(30)),
         }
     }
 
@@ -289,6 +336,22 @@ impl Resolver<'_, '_> {
             self.parsed(&path::item(path, at), &text.0, forms::network)
         };
         given.iter().enumerate().filter_map(parse).collect()
+    }
+}
+
+pub(super) fn retries(given: Option<schema::Retries>) -> Retries {
+    let (max, budget, resend) = match given {
+        Some(schema::Retries {
+            max,
+            budget,
+            resend,
+        }) => (max, budget, resend),
+        None => (None, None, None),
+    };
+    Retries {
+        max: max.unwrap_or(2),
+        budget: budget.unwrap_or(20),
+        resend: resend.unwrap_or_default(),
     }
 }
 

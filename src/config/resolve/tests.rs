@@ -219,7 +219,7 @@ fn providers() {
     one(
         "providers: { p: { api: demo, timeouts: { idle: 2h } } }",
         "1:48: providers.p.timeouts.idle",
-        "the most is `1h`",
+        "write `1ms` to `1h`",
     );
     one(
         "providers: { p: { api: demo, timeouts: { idle: 2 } } }",
@@ -320,4 +320,61 @@ fn models() {
         [("1024x1024", 200_000), ("2k", 8_999_999_999_123_457)],
         "exact, in the order of the file"
     );
+}
+
+#[test]
+fn resilience() {
+    let health = |text: &str| format!("providers: {{ d: {{ api: demo, health: {{ {text} }} }} }}");
+    let at = "1:";
+    for (text, path, part) in [
+        ("failures: 0", "failures", "least is 1"),
+        ("cooldown: 2h", "cooldown", "`1ms` to `1h`"),
+        (
+            "cooldown: 5s, max_cooldown: 4s",
+            "max_cooldown",
+            "`5s` to `1h`",
+        ),
+        (
+            "check: { path: models }",
+            "check.path",
+            "begins with a slash",
+        ),
+        (
+            "check: { path: /a, interval: 10ms }",
+            "check.interval",
+            "`1s` to `1h`",
+        ),
+    ] {
+        let error = read(&health(text)).expect_err(text);
+        assert!(
+            error.starts_with(&format!("t:{at}"))
+                && error.contains(&format!("providers.d.health.{path}"))
+                && error.contains(part),
+            "{error}"
+        );
+    }
+    one(
+        "limits: { buffered: 1MiB }",
+        "1:21: limits.buffered",
+        "`limits.body`",
+    );
+    one(
+        "retries: { max: 11 }",
+        "1:17: retries.max",
+        "the most is 10",
+    );
+    one(
+        "retries: { resend: [always] }",
+        "1:21: retries.resend[0]",
+        "`broken`, `first_byte`",
+    );
+    one(
+        "shutdown: { lame_duck: 11m }",
+        "1:24: shutdown.lame_duck",
+        "`0s` to `10m`",
+    );
+    let config = read("shutdown: { lame_duck: 0s }\nlimits: { body: 1GiB }").unwrap();
+    assert!(config.shutdown.lame_duck.is_zero());
+    assert_eq!(config.limits.buffered, 1 << 30);
+    assert_eq!((config.retries.max, config.retries.budget), (2, 20));
 }

@@ -19,11 +19,13 @@ pub(crate) struct Provider {
     pub(crate) keys: Option<Vec<SecretText>>,
     /// How long to wait for it.
     pub(crate) timeouts: Option<Timeouts>,
+    /// When it is left out because it fails, and when it is tried again.
+    pub(crate) health: Option<Health>,
     /// File with the certificates of a private certificate authority, PEM. Default: the system's.
     pub(crate) ca: Option<PathText>,
 }
 
-/// How long to wait for a provider; 1ms to 1h each.
+/// How long to wait for a provider; 1ms to 1h each, `total` to 1d.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Timeouts {
@@ -36,6 +38,44 @@ pub(crate) struct Timeouts {
     /// Between two pieces of an answer.
     #[schemars(extend("default" = "120s"))]
     pub(crate) idle: Option<DurationText>,
+    /// From the request to the end of the answer, further attempts included.
+    #[schemars(extend("default" = "1h"))]
+    pub(crate) total: Option<DurationText>,
+}
+
+/// When an upstream of a provider is left out because it fails, and when it is tried again.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Health {
+    /// Failures in a row after which an upstream is left out: out of reach, 5xx, too slow, broken off.
+    #[schemars(range(min = 1, max = 1000), extend("default" = 5))]
+    pub(crate) failures: Option<u32>,
+    /// How long it is left out the first time; each further time twice as long. Then one request tries it. 1ms to 1h.
+    #[schemars(extend("default" = "1s"))]
+    pub(crate) cooldown: Option<DurationText>,
+    /// The longest that it is left out; `cooldown` to 1h.
+    #[schemars(extend("default" = "60s"))]
+    pub(crate) max_cooldown: Option<DurationText>,
+    /// One that came back gets its full share after so long; `0s` to 1h.
+    #[schemars(extend("default" = "10s"))]
+    pub(crate) slow_start: Option<DurationText>,
+    /// Asks the provider whether it is there, besides. Default: only real requests tell.
+    pub(crate) check: Option<ActiveCheck>,
+}
+
+/// A request that asks a provider whether it is there: any answer below 500 says yes.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ActiveCheck {
+    /// What is asked for with GET, below `base_url`: `/models`.
+    #[schemars(required)]
+    pub(crate) path: Option<String>,
+    /// How often; 1s to 1h.
+    #[schemars(extend("default" = "10s"))]
+    pub(crate) interval: Option<DurationText>,
+    /// An answer must come within this time; 1ms to 1m.
+    #[schemars(extend("default" = "2s"))]
+    pub(crate) timeout: Option<DurationText>,
 }
 
 /// A model.
@@ -86,6 +126,9 @@ pub(crate) struct Upstream {
     /// A higher tier is used only when the lower ones have no healthy upstream.
     #[schemars(range(max = 1000), extend("default" = 0))]
     pub(crate) tier: Option<u32>,
+    /// Requests that a node has in flight here at most; further ones go to other upstreams. Default: no limit.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(crate) concurrency: Option<u32>,
 }
 
 /// What a model costs, in the configured currency, at most 6 decimals.

@@ -16,7 +16,9 @@ pub(crate) use access::{
     Account, Anonymous, Billing, BillingWord, Key, KeyBilling, Package, PackageBilling, Plan,
     SpendCap,
 };
-pub(crate) use catalog::{ImagePrice, Model, Price, Provider, Timeouts, Upstream};
+pub(crate) use catalog::{
+    ActiveCheck, Health, ImagePrice, Model, Price, Provider, Timeouts, Upstream,
+};
 pub use json::json_schema;
 pub(crate) use text::{
     AddressText, Amount, DurationText, GlobText, Named, NetworkText, PathText, RateText,
@@ -24,7 +26,7 @@ pub(crate) use text::{
 };
 
 use super::words::{
-    Api, BillingFailure, ErrorDialect, LimitsFailure, LogFormat, LogLevel, ResetFormat,
+    Api, BillingFailure, ErrorDialect, LimitsFailure, LogFormat, LogLevel, Resend, ResetFormat,
 };
 
 /// The whole file.
@@ -72,6 +74,10 @@ pub(crate) struct Gateway {
     pub(crate) billing: Option<Billing>,
     /// Limits on every request, whoever sends it.
     pub(crate) limits: Option<Limits>,
+    /// When a failed attempt at a provider is followed by another.
+    pub(crate) retries: Option<Retries>,
+    /// How the process ends.
+    pub(crate) shutdown: Option<Shutdown>,
     /// Networks of proxies whose `X-Forwarded-For` is believed. Default: none.
     pub(crate) trusted_proxies: Option<Vec<NetworkText>>,
     /// The process's own log, on standard error; the access log goes to standard output. Bodies are never logged.
@@ -211,6 +217,43 @@ pub(crate) struct Limits {
     pub(crate) header: Option<SizeText>,
     /// Requests without a valid key, for each client network. Default: no limit.
     pub(crate) unauthenticated_per_ip: Option<RateText>,
+    /// Client connections at once; who comes beyond is told 503. Default: 50000, or as many as half of the file descriptors that the process may open.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(crate) connections: Option<u32>,
+    /// Requests in flight at once, with a key or without; further ones are told 503. Default: as `connections`.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(crate) in_flight: Option<u32>,
+    /// Bytes of request bodies that are held at once, over all requests; beyond them requests are told 503. At least `body`. Default: 512MiB, or `body` if that is more.
+    pub(crate) buffered: Option<SizeText>,
+    /// The largest answer that is read of a provider when it is no stream, 1KiB to 4GiB.
+    #[schemars(extend("default" = "256MiB"))]
+    pub(crate) answer: Option<SizeText>,
+}
+
+/// When a failed attempt at a provider is followed by another: always before the first byte of the answer.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Retries {
+    /// Further attempts for one request, at another upstream or with another key; 0 for none.
+    #[schemars(range(max = 10), extend("default" = 2))]
+    pub(crate) max: Option<u32>,
+    /// Further attempts over all requests, in percent of the requests of the last seconds.
+    #[schemars(range(max = 100), extend("default" = 20))]
+    pub(crate) budget: Option<u32>,
+    /// What is tried again besides, though the provider may have begun to work and may bill it. Default: nothing.
+    pub(crate) resend: Option<Vec<Resend>>,
+}
+
+/// How the process ends.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Shutdown {
+    /// After SIGTERM readiness fails so long before the listeners close, so that load balancers learn of it; `0s` to 10 minutes.
+    #[schemars(extend("default" = "2s"))]
+    pub(crate) lame_duck: Option<DurationText>,
+    /// Requests in flight may then end within this time; `0s` to 1 day.
+    #[schemars(extend("default" = "30s"))]
+    pub(crate) grace: Option<DurationText>,
 }
 
 /// The process's own log, on standard error.
