@@ -3,7 +3,7 @@
 //! A request only pushes its event; when the queue is full the event is dropped and counted, since
 //! a slow disk must not slow a client.
 
-use super::event::Event;
+use super::event::{Event, Failed};
 use crate::wire::json::encode_string;
 use crossbeam_queue::ArrayQueue;
 use prometheus::IntCounter;
@@ -133,6 +133,7 @@ fn write_line(event: &Event, clock: &mut Clock, lines: &mut Vec<u8>) {
     line.maybe_text("model", event.model.as_deref());
     line.maybe_text("upstream", event.upstream.as_deref());
     line.number("attempts", Some(u64::from(event.attempts)));
+    line.failures(&event.failures);
     line.number("status", Some(u64::from(event.status)));
     line.text("code", event.outcome.code());
     line.raw("stream", if event.stream { b"true" } else { b"false" });
@@ -199,6 +200,26 @@ impl Line<'_> {
             Some(value) => self.text(name, value),
             None => self.raw(name, b"null"),
         }
+    }
+
+    /// Attempts that were followed by another, in their order.
+    fn failures(&mut self, failures: &[Failed]) {
+        self.name("failed_attempts");
+        self.bytes.push(b'[');
+        for (nth, failed) in failures.iter().enumerate() {
+            if nth > 0 {
+                self.bytes.push(b',');
+            }
+            let mut one = Line {
+                bytes: self.bytes,
+                separator: b'{',
+            };
+            one.text("upstream", &failed.upstream);
+            one.text("outcome", failed.end.as_str());
+            one.millis("duration_ms", Some(failed.took));
+            self.bytes.push(b'}');
+        }
+        self.bytes.push(b']');
     }
 
     /// A text without anything that JSON escapes.
@@ -273,6 +294,7 @@ mod tests {
     use crate::auth::secret::KeyHint;
     use crate::id::RequestId;
     use crate::record::event::Outcome;
+    use crate::record::metrics::AttemptEnd;
     use crate::rejection::Code;
     use std::sync::Mutex;
     use std::sync::mpsc::{Receiver, channel};
@@ -301,7 +323,12 @@ mod tests {
             project: None,
             model: Some("m\r\n\"".into()),
             upstream: None,
-            attempts: 1,
+            attempts: 2,
+            failures: vec![Failed {
+                upstream: "first".into(),
+                end: AttemptEnd::ServerError,
+                took: Duration::from_micros(2500),
+            }],
             status,
             outcome: Outcome::Rejected(Code::UpstreamError),
             stream: false,
@@ -349,6 +376,12 @@ mod tests {
         assert_eq!(lines[0]["model"], "m\r\n\"");
         assert_eq!(lines[0]["code"], "upstream_error");
         assert_eq!(lines[0]["duration_ms"], 1.234);
+        let failed = &lines[0]["failed_attempts"][0];
+        assert_eq!(
+            (&failed["upstream"], &failed["outcome"]),
+            (&"first".into(), &"server_error".into())
+        );
+        assert_eq!(failed["duration_ms"], 2.5);
         assert_eq!(lines[999]["status"], 1199);
     }
 

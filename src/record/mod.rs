@@ -8,3 +8,4 @@ pub mod limits;
 pub mod metrics;
 pub mod recorder;
 pub mod status;
+pub mod upstreams;

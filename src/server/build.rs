@@ -6,22 +6,26 @@ use crate::billing::ledger::Ledger;
 use crate::catalog::{Catalog, Model, Status, Upstream};
 use crate::config::{
     Api as ConfigApi, Config, DisconnectBilling, ErrorDialect, Modality, ModelStatus,
-    Provider as ConfigProvider, ProviderApi, ResetFormat, Secret,
+    Provider as ConfigProvider, ProviderApi, Resend as ConfigResend, ResetFormat, Secret,
 };
 use crate::limit::flood::Flood;
 use crate::limit::limiter::Limiter;
-use crate::proxy::snapshot::{Snapshot, Surface};
+use crate::proxy::snapshot::{Resend, Retries, Snapshot, Surface};
 use crate::record::metrics::Metrics;
 use crate::record::recorder::Recorder;
 use crate::record::status::Traffic;
 use crate::rejection::CODES;
 use crate::route::{Api, Router};
+use crate::upstream::budget::Budget;
+use crate::upstream::health::Rules;
+use crate::upstream::live::Live;
 use crate::upstream::peer::{Template, read_authorities};
 use crate::upstream::{Paths, Provider, ProviderSettings, Timeouts};
 use crate::wire::error::{Dialect, Style};
 use crate::wire::rates;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// Where the built-in provider listens, and what it wants to hear as key.
 #[derive(Clone, Debug)]
@@ -80,7 +84,8 @@ pub fn snapshot(
             let template = Template::new(&provider, place, authorities);
             Ok((Arc::new(provider), template))
         })
-        .collect::<Result<_, String>>()?;
+        .collect::<Result<Vec<_>, String>>()?;
+    let lives = lives(&catalog, &providers);
     let traffic = catalog
         .models()
         .iter()
@@ -103,12 +108,46 @@ pub fn snapshot(
             .map(|rate| Arc::new(Flood::new(rate.count, rate.per))),
         catalog,
         providers,
+        lives,
+        retries: retries(&config.retries),
+        budget: Arc::new(Budget::new(Instant::now().into_std())),
         trusted_proxies: config.trusted_proxies.clone(),
         body_limit: config.limits.body,
         currency: config.currency.clone(),
         recorder,
         traffic,
     })
+}
+
+/// How each model's upstreams are doing.
+fn lives(catalog: &Catalog, providers: &[(Arc<Provider>, Template)]) -> Vec<Vec<Arc<Live>>> {
+    let live = |model: &Model, upstream: &Upstream| {
+        let provider = providers.get(upstream.provider);
+        let provider = provider.map(|(provider, _)| provider.name.clone());
+        let name = upstream.name.as_ref().unwrap_or(&model.id);
+        Arc::new(Live::new(provider.unwrap_or_default(), name.clone()))
+    };
+    let of = |model: &Arc<Model>| {
+        let upstreams = model.upstreams.iter();
+        upstreams.map(|upstream| live(model, upstream)).collect()
+    };
+    catalog.models().iter().map(of).collect()
+}
+
+fn retries(settings: &crate::config::Retries) -> Retries {
+    let crate::config::Retries {
+        max,
+        budget,
+        resend,
+    } = settings;
+    Retries {
+        max: *max,
+        percent: *budget,
+        resend: Resend {
+            broken: resend.contains(&ConfigResend::Broken),
+            first_byte: resend.contains(&ConfigResend::FirstByte),
+        },
+    }
 }
 
 const fn api(api: ConfigApi) -> Api {
@@ -195,6 +234,7 @@ fn model(model: &crate::config::Model) -> Model {
                 name: upstream.model.as_deref().map(Arc::from),
                 weight: upstream.weight,
                 tier: upstream.tier,
+                concurrency: upstream.concurrency,
             })
             .collect(),
         price: price.clone(),
@@ -207,6 +247,20 @@ fn provider(settings: &ConfigProvider, demo: Option<&DemoAccess>) -> Result<Prov
         connect: settings.timeouts.connect,
         first_byte: settings.timeouts.first_byte,
         idle: settings.timeouts.idle,
+        total: settings.timeouts.total,
+    };
+    let crate::config::Health {
+        failures,
+        cooldown,
+        max_cooldown,
+        slow_start,
+        check: _,
+    } = settings.health.clone();
+    let health = Rules {
+        failures,
+        cooldown,
+        max_cooldown,
+        slow_start,
     };
     let name = settings.name.clone();
     let settings = match (&settings.base_url, demo) {
@@ -232,6 +286,7 @@ fn provider(settings: &ConfigProvider, demo: Option<&DemoAccess>) -> Result<Prov
                 .map(str::to_owned)
                 .collect(),
             timeouts,
+            health,
         },
         (None, Some(demo)) => ProviderSettings {
             name,
@@ -244,6 +299,7 @@ fn provider(settings: &ConfigProvider, demo: Option<&DemoAccess>) -> Result<Prov
             },
             keys: vec![demo.key.clone()],
             timeouts,
+            health,
         },
         (None, None) => return Err(format!("provider {name}: it has no base_url")),
     };

@@ -2,14 +2,21 @@
 //! request goes to.
 
 pub mod addresses;
+pub mod budget;
+pub mod health;
+pub mod keys;
+pub mod live;
 pub mod peer;
 pub mod select;
+pub mod turn;
 
 use crate::route::{Api, Operation};
 use addresses::Addresses;
+use health::Rules;
 use http::{HeaderValue, Uri};
+use keys::Keys;
+use live::Watch;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// How long a provider may take.
@@ -21,6 +28,8 @@ pub struct Timeouts {
     pub first_byte: Duration,
     /// Between two pieces of an answer.
     pub idle: Duration,
+    /// From the request's header to the end of the answer, over all attempts.
+    pub total: Duration,
 }
 
 /// A provider's key as the wire wants it.
@@ -73,8 +82,12 @@ pub struct Provider {
     pub timeouts: Timeouts,
     /// Where it is now.
     pub addresses: Addresses,
-    credentials: Vec<Credential>,
-    next: AtomicUsize,
+    /// Its keys.
+    pub keys: Keys,
+    /// When its upstreams are left out because they fail.
+    pub health: Rules,
+    /// Whether it can be reached.
+    pub reach: Watch,
     /// Parsed once: a request without a query only clones.
     paths: [Option<Uri>; Operation::ALL.len()],
 }
@@ -95,6 +108,8 @@ pub struct ProviderSettings {
     pub keys: Vec<String>,
     /// Limits on its slowness.
     pub timeouts: Timeouts,
+    /// When its upstreams are left out because they fail.
+    pub health: Rules,
 }
 
 impl Provider {
@@ -111,6 +126,7 @@ impl Provider {
             paths,
             keys,
             timeouts,
+            health,
         } = settings;
         let shown = if host.contains(':') {
             format!("[{host}]")
@@ -159,8 +175,9 @@ impl Provider {
             host,
             tls,
             timeouts,
-            credentials,
-            next: AtomicUsize::new(0),
+            keys: Keys::new(credentials),
+            health,
+            reach: Watch::default(),
             paths: targets,
         })
     }
@@ -172,25 +189,14 @@ impl Provider {
 
     /// Its keys' bytes, to be cut out of its error answers.
     pub fn secrets(&self) -> impl Iterator<Item = &[u8]> {
-        self.credentials
-            .iter()
+        self.keys
+            .credentials()
             .map(|credential| credential.plain.as_bytes())
-    }
-
-    /// The next credential in turn; `None` for a provider without keys.
-    pub fn credential(&self) -> Option<&Credential> {
-        let turn = match self.credentials.len() {
-            0 => return None,
-            1 => 0,
-            // Relaxed: only the rough spread matters.
-            count => self.next.fetch_add(1, Ordering::Relaxed) % count,
-        };
-        self.credentials.get(turn)
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn settings(keys: &[&str]) -> ProviderSettings {
@@ -208,6 +214,13 @@ mod tests {
                 connect: Duration::from_secs(3),
                 first_byte: Duration::from_secs(60),
                 idle: Duration::from_secs(120),
+                total: Duration::from_secs(3600),
+            },
+            health: Rules {
+                failures: 5,
+                cooldown: Duration::from_secs(1),
+                max_cooldown: Duration::from_secs(60),
+                slow_start: Duration::from_secs(10),
             },
         }
     }
@@ -232,7 +245,7 @@ mod tests {
             both.path(Operation::Messages).map(Uri::path),
             Some("/v1/messages")
         );
-        assert!(both.credential().is_none());
+        assert!(both.keys.credential(0).is_none());
     }
 
     #[test]
@@ -253,17 +266,9 @@ mod tests {
     }
 
     #[test]
-    fn credentials_take_turns_and_are_never_shown() {
+    fn credentials_are_never_shown() {
         let provider = Provider::new(settings(&["one-secret", "two-secret"])).unwrap();
-        let mut seen: Vec<_> = (0..4)
-            .map(|_| provider.credential().unwrap().plain.clone())
-            .collect();
-        seen.sort();
-        assert_eq!(
-            seen,
-            ["one-secret", "one-secret", "two-secret", "two-secret"]
-        );
-        let debug = format!("{provider:?} {:?}", provider.credential());
+        let debug = format!("{provider:?} {:?}", provider.keys.credential(0));
         assert!(!debug.contains("secret"), "{debug}");
         let error = Provider::new(settings(&["bad\nsecret"])).unwrap_err();
         assert!(!error.contains("secret"), "{error}");
