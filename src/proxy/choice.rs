@@ -72,7 +72,7 @@ impl Offer<'_> {
     /// Whether it can be had, or why not.
     fn look(&self, forward: &Forward, now: std::time::Instant) -> std::result::Result<Fit, Lack> {
         let spent = forward.tried & bit(self.nth) != 0;
-        if spent || self.provider.path(forward.operation).is_none() {
+        if spent || !self.speaks(forward) {
             return Err(Lack::Spent);
         }
         for watch in [&self.provider.reach, &self.live.watch] {
@@ -96,6 +96,10 @@ impl Offer<'_> {
         }
     }
 
+    fn speaks(&self, forward: &Forward) -> bool {
+        self.provider.path(forward.operation).is_some()
+    }
+
     fn tried(&self, forward: &Forward, key: usize) -> bool {
         forward.tried_keys.contains(&(self.upstream.provider, key))
     }
@@ -111,10 +115,12 @@ impl Offer<'_> {
         }
     }
 
-    /// Takes a place there, if it is still to be had.
-    fn take(&self, forward: &Forward, now: Instant) -> Option<Attempt> {
+    /// Takes a place there, if it is still to be had; `alone` says that no other upstream of the model could serve the
+    /// request.
+    fn take(&self, forward: &Forward, alone: bool, now: Instant) -> Option<Attempt> {
         let at = now.into_std();
-        let turn = Turn::take(self.provider, self.live, self.upstream.concurrency, at)?;
+        let most = self.upstream.concurrency;
+        let turn = Turn::take(self.provider, self.live, most, alone, at)?;
         let key = match self
             .provider
             .keys
@@ -162,9 +168,10 @@ fn next_attempt(forward: &Forward, snapshot: &Snapshot) -> std::result::Result<A
         [_] => offers(forward, snapshot)
             .next()
             .filter(|offer| offer.look(forward, now.into_std()).is_ok())
-            .and_then(|offer| offer.take(forward, now)),
+            .and_then(|offer| offer.take(forward, true, now)),
         _ => {
             let offers: Vec<Offer> = offers(forward, snapshot).collect();
+            let alone = offers.iter().filter(|offer| offer.speaks(forward)).count() == 1;
             let mut candidates: Vec<Candidate> = offers
                 .iter()
                 .map(|offer| offer.candidate(forward, now.into_std()))
@@ -173,8 +180,10 @@ fn next_attempt(forward: &Forward, snapshot: &Snapshot) -> std::result::Result<A
                 let Some(at) = choose(&candidates, next_random()) else {
                     break None;
                 };
-                if let Some(attempt) = offers.get(at).and_then(|offer| offer.take(forward, now)) {
-                    break Some(attempt);
+                let offer = offers.get(at);
+                let attempt = offer.and_then(|offer| offer.take(forward, alone, now));
+                if attempt.is_some() {
+                    break attempt;
                 }
                 // Another request was quicker.
                 if let Some(candidate) = candidates.get_mut(at) {

@@ -5,6 +5,7 @@ pub mod access_log;
 pub mod billing;
 pub mod event;
 pub mod limits;
+mod line;
 pub mod metrics;
 pub mod recorder;
 pub mod status;

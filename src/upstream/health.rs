@@ -6,10 +6,14 @@
 
 use std::time::{Duration, Instant};
 
+/// What has nobody to stand in for it is left out after so many times as many failures: as long as it fails quickly,
+/// that helps nobody.
+const ALONE: u32 = 4;
+
 /// When it is left out, and when it is tried again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// Failures in a row after which it is left out; at least 1.
+    /// Failures in a row after which it is left out, if there are others; at least 1.
     pub failures: u32,
     /// How long, the first time.
     pub cooldown: Duration,
@@ -118,10 +122,11 @@ impl Health {
         }
     }
 
-    /// It failed.
+    /// It failed; `alone` says that the request had no other.
     pub fn failed(
         &mut self,
         probe: bool,
+        alone: bool,
         rules: &Rules,
         now: Instant,
         random: u64,
@@ -129,7 +134,8 @@ impl Health {
         match self.state {
             State::In => {
                 self.failures = self.failures.saturating_add(1);
-                if self.failures < rules.failures {
+                let most = rules.failures.saturating_mul(if alone { ALONE } else { 1 });
+                if self.failures < most {
                     return None;
                 }
                 let well = |back: Instant| now.saturating_duration_since(back) > rules.max_cooldown;
@@ -202,7 +208,7 @@ mod tests {
 
     fn fail(health: &mut Health, now: Instant) -> Option<Change> {
         let probe = matches!(health.state, State::Probing { .. });
-        health.failed(probe, &rules(), now, EVEN)
+        health.failed(probe, false, &rules(), now, EVEN)
     }
 
     #[test]
@@ -220,8 +226,18 @@ mod tests {
         assert_eq!(health.admits(now), Admits::No(SECOND));
         // What was under way says nothing.
         assert_eq!(health.succeeded(false, now), None);
-        assert_eq!(health.failed(false, &rules(), now, EVEN), None);
+        assert_eq!(health.failed(false, false, &rules(), now, EVEN), None);
         assert_eq!(health.admits(now + SECOND), Admits::Probe);
+    }
+
+    #[test]
+    fn what_is_alone_is_given_more_time() {
+        let now = Instant::now();
+        let mut health = Health::default();
+        for _ in 0..11 {
+            assert_eq!(health.failed(false, true, &rules(), now, EVEN), None);
+        }
+        assert!(health.failed(false, true, &rules(), now, EVEN).is_some());
     }
 
     #[test]
@@ -283,7 +299,8 @@ mod tests {
                 failures: 2,
                 ..Health::default()
             };
-            let Some(Change::Out(time)) = health.failed(false, &rules(), start, random) else {
+            let Some(Change::Out(time)) = health.failed(false, false, &rules(), start, random)
+            else {
                 panic!("it is in");
             };
             assert!(time >= SECOND * 4 / 5 && time <= SECOND * 6 / 5, "{time:?}");

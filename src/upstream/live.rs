@@ -62,10 +62,17 @@ impl Watch {
     }
 
     /// See [`Health::failed`].
-    pub fn failed(&self, probe: bool, rules: &Rules, now: Instant, random: u64) -> Option<Change> {
+    pub fn failed(
+        &self,
+        probe: bool,
+        alone: bool,
+        rules: &Rules,
+        now: Instant,
+        random: u64,
+    ) -> Option<Change> {
         let mut health = self.health();
         self.trouble.store(true, Ordering::Relaxed);
-        health.failed(probe, rules, now, random)
+        health.failed(probe, alone, rules, now, random)
     }
 
     /// See [`Health::release`].

@@ -35,14 +35,17 @@ pub struct Turn {
     /// It is this one that finds out whether the provider can be reached again, and the upstream is well again.
     reaches: bool,
     probes: bool,
+    alone: bool,
 }
 
 impl Turn {
-    /// Takes a place, unless `most` are taken or it is not to be asked now.
+    /// Takes a place, unless `most` are taken or it is not to be asked now; `alone` says that there is no other to turn
+    /// to.
     pub fn take(
         provider: &Arc<Provider>,
         live: &Arc<Live>,
         most: Option<u32>,
+        alone: bool,
         now: Instant,
     ) -> Option<Turn> {
         if !live.take(most) {
@@ -53,6 +56,7 @@ impl Turn {
             live: live.clone(),
             reaches: false,
             probes: false,
+            alone,
         };
         // Dropped half-way, it gives back what it has.
         match provider.reach.enter(now) {
@@ -90,7 +94,7 @@ impl Turn {
             },
             Found::Fails => Changes {
                 provider: reach.succeeded(self.reaches, rules, now),
-                upstream: watch.failed(self.probes, rules, now, next_random()),
+                upstream: watch.failed(self.probes, self.alone, rules, now, next_random()),
             },
             Found::Unreachable => {
                 if self.probes {
@@ -98,7 +102,7 @@ impl Turn {
                     watch.release();
                 }
                 Changes {
-                    provider: reach.failed(self.reaches, rules, now, next_random()),
+                    provider: reach.failed(self.reaches, self.alone, rules, now, next_random()),
                     upstream: None,
                 }
             }
@@ -137,7 +141,7 @@ mod tests {
         let (provider, live) = pair();
         let other = Arc::new(Live::new("p".into(), "other".into()));
         let now = Instant::now();
-        let take = |live: &Arc<Live>| Turn::take(&provider, live, None, now);
+        let take = |live: &Arc<Live>| Turn::take(&provider, live, None, false, now);
         let mut last = Changes::default();
         for _ in 0..5 {
             last = take(&live).unwrap().found(Found::Fails, now);
@@ -158,17 +162,17 @@ mod tests {
         let (provider, live) = pair();
         let start = Instant::now();
         for _ in 0..5 {
-            let mut turn = Turn::take(&provider, &live, None, start).unwrap();
+            let mut turn = Turn::take(&provider, &live, None, false, start).unwrap();
             turn.found(Found::Fails, start);
         }
         let later = start + Duration::from_secs(2);
-        let probe = Turn::take(&provider, &live, None, later).unwrap();
-        assert!(Turn::take(&provider, &live, None, later).is_none());
+        let probe = Turn::take(&provider, &live, None, false, later).unwrap();
+        assert!(Turn::take(&provider, &live, None, false, later).is_none());
         drop(probe);
-        let mut probe = Turn::take(&provider, &live, None, later).unwrap();
+        let mut probe = Turn::take(&provider, &live, None, false, later).unwrap();
         assert_eq!(probe.begins(later).upstream, Some(Change::Back));
         // Others come while its answer goes on, and its end counts as any other.
-        assert!(Turn::take(&provider, &live, None, later).is_some());
+        assert!(Turn::take(&provider, &live, None, false, later).is_some());
         assert_eq!(probe.found(Found::Fails, later), Changes::default());
     }
 
@@ -176,7 +180,7 @@ mod tests {
     fn a_full_upstream_takes_no_more() {
         let (provider, live) = pair();
         let now = Instant::now();
-        let take = || Turn::take(&provider, &live, Some(1), now);
+        let take = || Turn::take(&provider, &live, Some(1), false, now);
         let first = take().unwrap();
         assert!(take().is_none());
         drop(first);

@@ -5,6 +5,7 @@
 //! was reported there.
 
 mod access;
+mod durations;
 mod forms;
 mod models;
 mod providers;
@@ -148,15 +149,18 @@ impl Resolver<'_, '_> {
         &mut self,
         path: &str,
         given: Option<schema::DurationText>,
-        within: forms::Span,
+        within: durations::Span,
     ) -> Option<Duration> {
         let form = match within.least.is_zero() {
-            true => forms::duration_or_none,
-            false => forms::duration,
+            true => durations::duration_or_none,
+            false => durations::duration,
         };
         let time = self.parsed(path, &given?.0, form)?;
         if time < within.least || time > within.most {
-            let (least, most) = (forms::shown(within.least), forms::shown(within.most));
+            let (least, most) = (
+                durations::shown(within.least),
+                durations::shown(within.most),
+            );
             self.wrong(
                 path,
                 &format!("is out of range; write `{least}` to `{most}`"),
