@@ -20,7 +20,7 @@ use crate::upstream::budget::Budget;
 use crate::upstream::health::Rules;
 use crate::upstream::live::Live;
 use crate::upstream::peer::{Template, read_authorities};
-use crate::upstream::{Paths, Provider, ProviderSettings, Timeouts};
+use crate::upstream::{Check, Paths, Provider, ProviderSettings, Timeouts};
 use crate::wire::error::{Dialect, Style};
 use crate::wire::rates;
 use std::net::SocketAddr;
@@ -254,8 +254,16 @@ fn provider(settings: &ConfigProvider, demo: Option<&DemoAccess>) -> Result<Prov
         cooldown,
         max_cooldown,
         slow_start,
-        check: _,
+        check,
     } = settings.health.clone();
+    let anthropic = settings.api == ProviderApi::Anthropic;
+    let base = settings.base_url.as_ref().map_or("/v1", |base| &base.path);
+    let check = check.map(|check| Check {
+        target: format!("{base}{}", check.path),
+        interval: check.interval,
+        timeout: check.timeout,
+        anthropic,
+    });
     let health = Rules {
         failures,
         cooldown,
@@ -287,6 +295,7 @@ fn provider(settings: &ConfigProvider, demo: Option<&DemoAccess>) -> Result<Prov
                 .collect(),
             timeouts,
             health,
+            check,
         },
         (None, Some(demo)) => ProviderSettings {
             name,
@@ -300,6 +309,7 @@ fn provider(settings: &ConfigProvider, demo: Option<&DemoAccess>) -> Result<Prov
             keys: vec![demo.key.clone()],
             timeouts,
             health,
+            check,
         },
         (None, None) => return Err(format!("provider {name}: it has no base_url")),
     };

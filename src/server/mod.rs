@@ -3,6 +3,7 @@
 pub mod admin;
 mod books;
 mod build;
+mod checks;
 mod keys;
 mod listen;
 mod local;
@@ -209,6 +210,7 @@ pub async fn start(
         admin_at = Some(address);
         tasks.push(task);
     }
+    tasks.push(tokio::spawn(checks::run(gateway.clone(), stopped.clone())));
     tasks.push(tokio::spawn(refresh_addresses(gateway.clone(), stopped)));
     gateway.ready.store(true, Ordering::Release);
     Ok(Running {

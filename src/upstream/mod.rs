@@ -32,6 +32,19 @@ pub struct Timeouts {
     pub total: Duration,
 }
 
+/// A request that asks a provider whether it is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// Path and query.
+    pub target: String,
+    /// How often.
+    pub interval: Duration,
+    /// An answer must come within this time.
+    pub timeout: Duration,
+    /// Its key goes where Anthropic wants it.
+    pub anthropic: bool,
+}
+
 /// A provider's key as the wire wants it.
 #[derive(Clone)]
 pub struct Credential {
@@ -88,6 +101,8 @@ pub struct Provider {
     pub health: Rules,
     /// Whether it can be reached.
     pub reach: Watch,
+    /// How it is asked whether it is there, if it is.
+    pub check: Option<Check>,
     /// Parsed once: a request without a query only clones.
     paths: [Option<Uri>; Operation::ALL.len()],
 }
@@ -110,6 +125,8 @@ pub struct ProviderSettings {
     pub timeouts: Timeouts,
     /// When its upstreams are left out because they fail.
     pub health: Rules,
+    /// How it is asked whether it is there.
+    pub check: Option<Check>,
 }
 
 impl Provider {
@@ -127,6 +144,7 @@ impl Provider {
             keys,
             timeouts,
             health,
+            check,
         } = settings;
         let shown = if host.contains(':') {
             format!("[{host}]")
@@ -178,6 +196,7 @@ impl Provider {
             keys: Keys::new(credentials),
             health,
             reach: Watch::default(),
+            check,
             paths: targets,
         })
     }
@@ -222,6 +241,7 @@ pub(crate) mod tests {
                 max_cooldown: Duration::from_secs(60),
                 slow_start: Duration::from_secs(10),
             },
+            check: None,
         }
     }
 

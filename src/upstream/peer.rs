@@ -45,7 +45,7 @@ pub fn read_authorities(path: &Path) -> Result<Authorities, String> {
 }
 
 /// The peer of a provider without its address: cloned for each attempt.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Template(HttpPeer);
 
 impl Template {
