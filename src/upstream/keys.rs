@@ -3,7 +3,7 @@
 
 use super::Credential;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The longest rest that a provider can ask for: one answer must not disable a key for good.
@@ -44,12 +44,18 @@ struct State {
     refused: u32,
 }
 
-#[derive(Debug)]
-struct Slot {
-    credential: Option<Credential>,
+/// How one key is doing.
+#[derive(Debug, Default)]
+struct Watched {
     /// There is something to look at below.
     trouble: AtomicBool,
     state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    credential: Option<Credential>,
+    watched: Arc<Watched>,
 }
 
 /// What can be had of the keys.
@@ -75,8 +81,7 @@ impl Keys {
     pub fn new(credentials: Vec<Credential>) -> Keys {
         let slot = |credential| Slot {
             credential,
-            trouble: AtomicBool::new(false),
-            state: Mutex::default(),
+            watched: Arc::default(),
         };
         let mut slots: Vec<Slot> = credentials.into_iter().map(Some).map(slot).collect();
         if slots.is_empty() {
@@ -85,6 +90,20 @@ impl Keys {
         Keys {
             slots,
             next: AtomicUsize::new(0),
+        }
+    }
+
+    /// Takes over how the keys that both have are doing.
+    pub fn inherit(&mut self, older: &Keys) {
+        for slot in &mut self.slots {
+            let same = |old: &&Slot| match (&old.credential, &slot.credential) {
+                (Some(old), Some(new)) => old.plain == new.plain,
+                (None, None) => true,
+                _ => false,
+            };
+            if let Some(old) = older.slots.iter().find(same) {
+                slot.watched = old.watched.clone();
+            }
         }
     }
 
@@ -107,10 +126,10 @@ impl Keys {
 
     /// How a key rests, if it does.
     pub fn rest(&self, at: usize, now: Instant) -> Option<Rest> {
-        let slot = self.slots.get(at)?;
-        match slot.trouble.load(Ordering::Relaxed) {
-            true => slot.state().rest.filter(|rest| rest.until > now),
-            false => None,
+        let key = &self.slots.get(at)?.watched;
+        match key.is_plain() {
+            true => None,
+            false => key.state().rest.filter(|rest| rest.until > now),
         }
     }
 
@@ -155,33 +174,33 @@ impl Keys {
 
     /// How many were refused when they were last used.
     pub fn refused_ones(&self) -> usize {
-        let refused =
-            |slot: &&Slot| slot.trouble.load(Ordering::Relaxed) && slot.state().refused > 0;
-        self.slots.iter().filter(refused).count()
+        let keys = self.slots.iter().map(|slot| &slot.watched);
+        keys.filter(|key| !key.is_plain() && key.state().refused > 0)
+            .count()
     }
 
     /// A key was answered as usual.
     pub fn good(&self, at: usize) {
-        if let Some(slot) = self.slots.get(at)
-            && slot.trouble.load(Ordering::Relaxed)
+        if let Some(Slot { watched: key, .. }) = self.slots.get(at)
+            && !key.is_plain()
         {
-            *slot.state() = State::default();
-            slot.trouble.store(false, Ordering::Relaxed);
+            *key.state() = State::default();
+            key.trouble.store(false, Ordering::Relaxed);
         }
     }
 
     /// A key was limited, for so long if the provider said so. Gives how long it rests.
     pub fn limited(&self, at: usize, said: Option<Duration>, now: Instant) -> Duration {
-        let Some(slot) = self.slots.get(at) else {
+        let Some(Slot { watched: key, .. }) = self.slots.get(at) else {
             return Duration::ZERO;
         };
-        let mut state = slot.state();
+        let mut state = key.state();
         let time = match said {
             Some(said) => said.min(LONGEST),
             None => grown(LIMITED, state.limited),
         };
         state.limited = state.limited.saturating_add(1);
-        slot.lay(&mut state, now + time, Why::Limited, said.is_none());
+        key.lay(&mut state, now + time, Why::Limited, said.is_none());
         time
     }
 
@@ -189,19 +208,24 @@ impl Keys {
     pub fn refused(&self, at: usize, now: Instant) -> Duration {
         let others =
             (0..self.slots.len()).any(|other| other != at && self.rest(other, now).is_none());
-        let Some(slot) = self.slots.get(at) else {
+        let Some(Slot { watched: key, .. }) = self.slots.get(at) else {
             return Duration::ZERO;
         };
-        let mut state = slot.state();
+        let mut state = key.state();
         let time = grown(REFUSED, state.refused);
         state.refused = state.refused.saturating_add(1);
         let light = !others && state.refused < LAST_KEY;
-        slot.lay(&mut state, now + time, Why::Refused, light);
+        key.lay(&mut state, now + time, Why::Refused, light);
         time
     }
 }
 
-impl Slot {
+impl Watched {
+    fn is_plain(&self) -> bool {
+        // Relaxed: a request that sees it a moment late is one that came a moment earlier.
+        !self.trouble.load(Ordering::Relaxed)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Each change of it is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -94,13 +94,13 @@ pub struct Provider {
     /// Limits on its slowness.
     pub timeouts: Timeouts,
     /// Where it is now.
-    pub addresses: Addresses,
+    pub addresses: Arc<Addresses>,
     /// Its keys.
     pub keys: Keys,
     /// When its upstreams are left out because they fail.
     pub health: Rules,
     /// Whether it can be reached.
-    pub reach: Watch,
+    pub reach: Arc<Watch>,
     /// How it is asked whether it is there, if it is.
     pub check: Option<Check>,
     /// Parsed once: a request without a query only clones.
@@ -189,16 +189,27 @@ impl Provider {
         Ok(Provider {
             name: name.into(),
             authority,
-            addresses: Addresses::new(&host, port),
+            addresses: Arc::new(Addresses::new(&host, port)),
             host,
             tls,
             timeouts,
             keys: Keys::new(credentials),
             health,
-            reach: Watch::default(),
+            reach: Arc::default(),
             check,
             paths: targets,
         })
+    }
+
+    /// Takes over what is known from the same provider under older settings: where it is, whether it can be reached, and
+    /// how the keys that both have are doing.
+    pub fn inherit(&mut self, older: &Provider) {
+        if (&self.authority, self.tls) != (&older.authority, older.tls) {
+            return;
+        }
+        self.addresses = older.addresses.clone();
+        self.reach = older.reach.clone();
+        self.keys.inherit(&older.keys);
     }
 
     /// The path of an operation, if the provider speaks its protocol.
@@ -283,6 +294,25 @@ pub(crate) mod tests {
         assert_eq!(host("api.example", 443, true), "api.example");
         assert_eq!(host("api.example", 443, false), "api.example:443");
         assert_eq!(host("::1", 8080, false), "[::1]:8080");
+    }
+
+    #[test]
+    fn what_is_known_is_inherited_from_the_same_host_only() {
+        let now = std::time::Instant::now();
+        let older = Provider::new(settings(&["one", "two"])).unwrap();
+        older.keys.limited(1, Some(Duration::from_secs(9)), now);
+        let mut newer = Provider::new(settings(&["two", "three"])).unwrap();
+        newer.inherit(&older);
+        assert!(newer.keys.rest(0, now).is_some() && newer.keys.rest(1, now).is_none());
+        assert!(Arc::ptr_eq(&newer.reach, &older.reach));
+        let mut elsewhere = Provider::new(ProviderSettings {
+            host: "other.example".into(),
+            ..settings(&["two"])
+        })
+        .unwrap();
+        elsewhere.inherit(&older);
+        assert!(elsewhere.keys.rest(0, now).is_none());
+        assert!(!Arc::ptr_eq(&elsewhere.reach, &older.reach));
     }
 
     #[test]
