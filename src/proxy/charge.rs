@@ -138,6 +138,7 @@ fn forward(
         read,
         tried: 0,
         attempts: 0,
+        hints: 0,
         fresh: false,
         attempt: None,
         meter: None,

@@ -10,6 +10,7 @@ use crate::catalog::Found;
 use crate::downstream::Exchange;
 use crate::id::RequestId;
 use crate::limit::Reading;
+use crate::limit::overload::Claim;
 use crate::meter::Meter;
 use crate::meter::usage::Source;
 use crate::record::event::Outcome;
@@ -66,6 +67,8 @@ pub struct Context {
     pub first_byte: Option<Instant>,
     /// When the first event of a stream went out.
     pub first_event: Option<Instant>,
+    /// Its place among the requests in flight.
+    pub in_flight: Option<Claim>,
     /// Counts the request as active for as long as it lives.
     pub active: Active,
 }
@@ -90,6 +93,8 @@ pub struct Forward {
     pub tried: u64,
     /// Attempts so far.
     pub attempts: u32,
+    /// Hints (1xx) of providers so far.
+    pub hints: u32,
     /// The next attempt takes a new connection: the pooled one was dead, and others may be.
     pub fresh: bool,
     /// The attempt under way.
@@ -163,6 +168,7 @@ impl Context {
             outcome: None,
             first_byte: None,
             first_event: None,
+            in_flight: None,
             active: Active::new(active),
         }
     }

@@ -1,12 +1,12 @@
 //! When forwarding fails: what the client hears, before or in the middle of an answer.
 
+use super::body::body_overdue;
 use super::charge::settle;
 use super::context::Context;
-use super::request::body_overdue;
 use super::respond::{reject, terminal_event};
 use super::response::{broke_off, cut_short};
 use super::snapshot::Gateway;
-use crate::downstream::session::{FIRST_BYTE_OVERDUE, STALLED};
+use crate::downstream::session::{FIRST_BYTE_OVERDUE, OVERDUE, STALLED};
 use crate::meter::{Form, Meter};
 use crate::record::event::Outcome;
 use crate::record::metrics::AttemptEnd;
@@ -104,6 +104,12 @@ fn rejection(error: &Error, ctx: &Context) -> Option<Rejection> {
             format!("{provider} stopped sending in the middle of its answer. Try again."),
         ));
     }
+    if *etype == OVERDUE {
+        return Some(Rejection::new(
+            Code::UpstreamTimeout,
+            format!("{provider} did not come to the end of its answer in time. Ask for less."),
+        ));
+    }
     if *etype == ErrorType::FileReadError {
         return Some(Rejection::new(
             Code::TemporarilyUnavailable,
@@ -175,7 +181,7 @@ async fn end_stream(
     meter.discard_partial();
     gateway.metrics.broken_streams.inc();
     let (form, events) = (meter.form(), meter.events());
-    let rejection = if *error.etype() == STALLED {
+    let rejection = if [STALLED, OVERDUE].contains(error.etype()) {
         rejection
     } else {
         cut_short()

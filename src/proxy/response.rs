@@ -2,6 +2,7 @@
 
 use super::charge::{noted, settle};
 use super::context::{Active, Context, Forward};
+use super::excess::fits;
 use super::form::{is_stream, metered};
 use super::headers::{X_ACCEL_BUFFERING, downward, take_response};
 use super::respond::{allow_browsers, identify, tell_rates, terminal_event};
@@ -176,6 +177,16 @@ pub fn pass(
                 }
                 held.extend_from_slice(&chunk);
                 Bytes::new()
+            }
+            (None, Some(meter))
+                if !is_stream(meter.form())
+                    && !fits(ctx.snapshot.answer_limit, forward.relayed, chunk.len()) =>
+            {
+                if let Some(attempt) = &forward.attempt {
+                    let recorder = &ctx.snapshot.recorder;
+                    recorder.attempt(attempt.place, AttemptEnd::Broken);
+                }
+                return Err(oversized());
             }
             (None, Some(meter)) => match meter.push(chunk) {
                 Ok(chunk) => chunk,

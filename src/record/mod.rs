@@ -6,5 +6,6 @@ pub mod billing;
 pub mod event;
 pub mod limits;
 pub mod metrics;
+pub mod overload;
 pub mod recorder;
 pub mod status;

@@ -105,6 +105,7 @@ pub fn snapshot(
         providers,
         trusted_proxies: config.trusted_proxies.clone(),
         body_limit: config.limits.body,
+        answer_limit: config.limits.answer,
         currency: config.currency.clone(),
         recorder,
         traffic,
@@ -207,6 +208,7 @@ fn provider(settings: &ConfigProvider, demo: Option<&DemoAccess>) -> Result<Prov
         connect: settings.timeouts.connect,
         first_byte: settings.timeouts.first_byte,
         idle: settings.timeouts.idle,
+        total: settings.timeouts.total,
     };
     let name = settings.name.clone();
     let settings = match (&settings.base_url, demo) {

@@ -1,5 +1,6 @@
 //! Listening sockets: accept, dress with TLS and buffers, serve.
 
+use super::door::{Door, Guest, Loan, Trouble};
 use super::stream::Buffered;
 use crate::downstream::header_clock::HeaderClock;
 use pingora::apps::ServerApp;
@@ -7,6 +8,8 @@ use pingora::listeners::tls::Acceptor;
 use pingora::protocols::l4::stream::Stream as L4;
 use pingora::protocols::{GetSocketDigest, SocketDigest};
 use pingora::server::ShutdownWatch;
+use rustix::io::Errno;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -41,35 +44,75 @@ pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 pub async fn serve<A>(
     listener: TcpListener,
     tls: Option<Arc<Acceptor>>,
-    app: Arc<A>,
+    door: Door<A>,
     mut shutdown: ShutdownWatch,
 ) where
     A: ServerApp + Send + Sync + 'static,
 {
+    let mut trouble = Trouble::default();
+    // Let go where there are no descriptors left, so that the next connection gets its place.
+    let mut loan: Option<Loan> = None;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = shutdown.changed() => return,
         };
-        match accepted {
+        let error = match accepted {
             Ok((socket, peer)) => {
-                tokio::spawn(connection(
-                    socket,
-                    peer,
-                    tls.clone(),
-                    app.clone(),
-                    shutdown.clone(),
-                ));
+                let loan = loan.take().and_then(Loan::needed);
+                if loan.is_none() && trouble.is_over() {
+                    door.replenish();
+                }
+                // Whoever is not let in is closed here.
+                if let Some(guest) = door.admit(loan) {
+                    let served = connection(socket, peer, tls.clone(), guest, shutdown.clone());
+                    tokio::spawn(served);
+                }
+                continue;
             }
-            Err(error) => {
-                log::warn!("cannot accept a connection: {error}");
-                sleep(PAUSE).await;
+            Err(error) => error,
+        };
+        if error.kind() == ErrorKind::ConnectionAborted {
+            // It left while it waited.
+            continue;
+        }
+        trouble.again(&error);
+        let exhausted = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+        if error
+            .raw_os_error()
+            .is_some_and(|code| exhausted.contains(&code))
+        {
+            door.make_room();
+            if loan.is_none() {
+                loan = door.spare();
+                if loan.is_some() {
+                    continue;
+                }
             }
         }
+        sleep(PAUSE).await;
     }
 }
 
 async fn connection<A>(
+    socket: TcpStream,
+    peer: SocketAddr,
+    tls: Option<Arc<Acceptor>>,
+    guest: Guest<A>,
+    shutdown: ShutdownWatch,
+) where
+    A: ServerApp + Send + Sync + 'static,
+{
+    let app = guest.app.clone();
+    let served = greet(socket, peer, tls, app, shutdown);
+    match guest.within {
+        None => served.await,
+        // What is not done by then was given its chance.
+        Some(time) => timeout(time, served).await.unwrap_or(()),
+    }
+}
+
+async fn greet<A>(
     socket: TcpStream,
     peer: SocketAddr,
     tls: Option<Arc<Acceptor>>,

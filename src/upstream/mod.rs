@@ -21,6 +21,8 @@ pub struct Timeouts {
     pub first_byte: Duration,
     /// Between two pieces of an answer.
     pub idle: Duration,
+    /// From the request's header to the end of the answer, over all attempts.
+    pub total: Duration,
 }
 
 /// A provider's key as the wire wants it.
@@ -205,6 +207,7 @@ mod tests {
             },
             keys: keys.iter().map(|key| (*key).to_owned()).collect(),
             timeouts: Timeouts {
+                total: Duration::from_secs(60),
                 connect: Duration::from_secs(3),
                 first_byte: Duration::from_secs(60),
                 idle: Duration::from_secs(120),
