@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A connection beyond the cap, or on a spare descriptor, has this time for all that it wants.
+/// A connection beyond the cap has this time for all that it wants.
 const BRIEFLY: Duration = Duration::from_secs(5);
+/// One on a spare descriptor has this: who asks after our health stands in a row behind all others.
+const AT_ONCE: Duration = Duration::from_millis(250);
 /// Descriptors that each side, clients and operators, keeps to accept with when there are no others.
-const SPARE: usize = 4;
+const SPARE: usize = 16;
 /// The log is not told of a trouble that goes on more often than that.
 const REMINDER: Duration = Duration::from_secs(10);
 
@@ -85,21 +87,22 @@ impl<A> Door<A> {
             None => None,
         };
         let beyond = self.cap.is_some() && claim.is_none();
-        match &self.overflow {
-            Some((app, cap)) if beyond || loan.is_some() => Some(Guest {
-                app: app.clone(),
-                _claim: Some(cap.take(1)?),
-                within: Some(BRIEFLY),
-                _loan: loan,
-            }),
-            _ if beyond => None,
-            _ => Some(Guest {
-                app: self.app.clone(),
-                _claim: claim,
-                within: loan.is_some().then_some(BRIEFLY),
-                _loan: loan,
-            }),
-        }
+        let within = match (&loan, beyond) {
+            (Some(_), _) => Some(AT_ONCE),
+            (None, true) => Some(BRIEFLY),
+            (None, false) => None,
+        };
+        let (app, claim) = match &self.overflow {
+            Some((app, cap)) if within.is_some() => (app, Some(cap.take(1)?)),
+            _ if beyond => return None,
+            _ => (&self.app, claim),
+        };
+        Some(Guest {
+            app: app.clone(),
+            within,
+            _claim: claim,
+            _loan: loan,
+        })
     }
 
     /// Closes connections that nobody uses at this moment.
