@@ -67,6 +67,7 @@ impl World {
         assert_eq!(log.len(), asked + 1);
         assert_eq!(log[asked]["code"], "upstream_error");
         assert_eq!(log[asked]["status"], 502);
+
         assert_eq!(log[asked]["charge"], Value::Null, "{}", log[asked]);
         answer
     }
@@ -267,19 +268,21 @@ async fn nothing_is_decompressed_and_nothing_encoded_passes() {
     let world = World::start("", "").await;
     // A bomb: 1 KiB that claims to be gzip. What it holds is nobody's business here.
     let bomb = vec![0x1f; 1024];
+    let encoded = |status, kind: &str, coding: &str| {
+        Script::answer(status)
+            .header("content-type", kind)
+            .header("content-encoding", coding)
+            .body(bomb.clone())
+    };
     for coding in ["gzip", "br", "deflate, gzip", "identity, gzip", ""] {
-        for kind in [
-            "application/json",
-            "text/event-stream",
-            "application/octet-stream",
-        ] {
-            for status in [200, 400, 404, 422] {
-                let script = Script::answer(status).header("content-type", kind);
-                world
-                    .refuses(script.header("content-encoding", coding).body(bomb.clone()))
-                    .await;
-            }
+        for kind in ["application/json", "text/event-stream", "text/plain"] {
+            world.refuses(encoded(200, kind, coding)).await;
         }
+    }
+    for status in [400, 404, 422] {
+        world
+            .refuses(encoded(status, "application/json", "gzip"))
+            .await;
     }
     let sound = Script::answer(200).header("content-type", "audio/mpeg");
     world

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use support::clock::pass;
-use support::gateway::{Gateway, KEY};
+use support::gateway::{Gateway, KEY, sha256};
 use support::hostile::{CHAT, MESSAGES, World, bearer, good, post, sized};
 use support::http::{Client, PATIENCE, Response};
 use support::provider::{Gate, Script};
@@ -512,14 +512,20 @@ async fn without_descriptors_it_neither_spins_nor_falls_silent() {
     let folder = tempfile::TempDir::new().unwrap();
     let path = folder.path().join("gateway.yaml");
     let listener = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // A provider that is connected to and never heard of.
+    let silent = listener();
     let ports = [listener(), listener()];
     let [addr, admin] = ports.each_ref().map(|l| l.local_addr().unwrap());
     drop(ports);
     let yaml = format!(
         "version: 1\nlisteners: [{{ bind: {addr} }}]\nadmin: {{ bind: {admin}, token: a-token-of-the-test }}\n\
-providers: {{ none: {{ api: openai, base_url: \"http://127.0.0.1:9\" }} }}\n\
+providers: {{ none: {{ api: openai, base_url: \"http://{}/v1\" }} }}\n\
 models: [{{ id: gpt-test, upstreams: [{{ provider: none }}] }}]\n\
-limits: {{ connections: 1000 }}\nlog: {{ level: warn }}\n"
+plans: {{ all: {{ models: [\"*\"] }} }}\naccounts: {{ acme: {{ plan: all, projects: [default] }} }}\n\
+keys: [{{ name: test, account: acme, sha256: {:?} }}]\n\
+limits: {{ connections: 1000 }}\nlog: {{ level: warn }}\n",
+        silent.local_addr().unwrap(),
+        sha256(KEY)
     );
     std::fs::write(&path, yaml).unwrap();
     let served = Served::with_files(&path, 100);
@@ -530,6 +536,10 @@ limits: {{ connections: 1000 }}\nlog: {{ level: warn }}\n"
         (answer.status, Instant::now())
     };
     assert_eq!(live(addr).await.0, 200);
+    let mut early = [Client::connect(addr).await, Client::connect(addr).await];
+    for client in &mut early {
+        assert_eq!(client.get("/v1/models", KEY).await.status, 200);
+    }
 
     // More than there are descriptors for, each with half a request: none of them is idle.
     let mut crowd = Vec::new();
@@ -546,6 +556,15 @@ limits: {{ connections: 1000 }}\nlog: {{ level: warn }}\n"
         "{:?}",
         ended - begun
     );
+    // Who is there already is told too, and its provider is not to blame; the one descriptor that is kept free for
+    // whoever comes next may be used up first.
+    let [first, second] = &mut early;
+    let key = bearer(KEY);
+    first
+        .send("POST", CHAT, &[("Authorization", &key)], &good())
+        .await;
+    sleep(Duration::from_millis(50)).await;
+    overloaded(&post(second, CHAT, &good()).await);
     let mut operator = Client::connect(admin).await;
     let answer = operator.get("/admin/v1/keys", "a-token-of-the-test").await;
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -560,7 +579,7 @@ limits: {{ connections: 1000 }}\nlog: {{ level: warn }}\n"
     let complaints = told.iter().filter(|line| line.contains("cannot accept"));
     assert!((1..=2).contains(&complaints.count()), "{told:#?}");
 
-    drop(crowd);
+    drop((crowd, early));
     let freed = Instant::now();
     loop {
         let mut client = Client::connect(addr).await;

@@ -334,7 +334,11 @@ impl Session for Downstream {
     }
 
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
-        let unread = self.exchange.state().unread.peek();
+        let (unread, end) = {
+            let state = self.exchange.state();
+            let end = state.patience.as_ref().map(|patience| patience.until);
+            (state.unread.peek(), end)
+        };
         if let Some(piece) = unread {
             let len = piece.len();
             let bytes = unread::read(piece)
@@ -346,6 +350,7 @@ impl Session for Downstream {
         }
         let began = Instant::now();
         let until = began + self.body_patience();
+        let until = end.map_or(until, |end| end.min(until));
         let read = async { on_wire!(self, wire => wire.read_body_bytes().await) };
         let chunk = match timeout_at(until, read).await {
             Ok(chunk) => chunk,
@@ -357,7 +362,7 @@ impl Session for Downstream {
             wire.set_server_keepalive(None);
         }
         // Before the first attempt nobody waits for an upstream.
-        if self.exchange.state().patience.is_some() {
+        if end.is_some() {
             self.heard();
         }
         chunk

@@ -6,8 +6,17 @@
 //! enough has come back. (A semaphore of tokio's has its permits for good, and a queue of waiters
 //! behind a lock, which nobody needs here.)
 
+use rustix::io::Errno;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Whether the process, or the machine, may open no more files: nobody else is at fault then.
+pub fn out_of_descriptors(error: &std::io::Error) -> bool {
+    let codes = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+    error
+        .raw_os_error()
+        .is_some_and(|code| codes.contains(&code))
+}
 
 /// All caps of a process.
 #[derive(Debug)]

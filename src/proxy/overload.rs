@@ -16,6 +16,11 @@ pub fn no_connection() -> Rejection {
     refusal("The gateway has as many connections as it can serve. Try again shortly.")
 }
 
+/// The refusal of a request for which no connection to its provider can be opened.
+pub fn no_descriptor() -> Rejection {
+    refusal("The gateway cannot open any more connections to providers. Try again shortly.")
+}
+
 /// A place among the requests in flight.
 ///
 /// # Errors

@@ -13,8 +13,10 @@ use tokio::time::Instant;
 const BRIEFLY: Duration = Duration::from_secs(5);
 /// One on a spare descriptor has this: who asks after our health stands in a row behind all others.
 const AT_ONCE: Duration = Duration::from_millis(250);
-/// Descriptors that each side, clients and operators, keeps to accept with when there are no others.
+/// Descriptors that are kept to accept clients with when there are no others.
 const SPARE: usize = 16;
+/// The same for each of the operators' listeners.
+const OPERATORS_SPARE: usize = 4;
 /// The log is not told of a trouble that goes on more often than that.
 const REMINDER: Duration = Duration::from_secs(10);
 
@@ -71,7 +73,7 @@ impl<A> Door<A> {
             cap: Some(caps.operators.clone()),
             overflow: None,
             idle: None,
-            spares: Spares::new(SPARE),
+            spares: Spares::new(OPERATORS_SPARE),
         }
     }
 

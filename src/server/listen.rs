@@ -3,12 +3,12 @@
 use super::door::{Door, Guest, Loan, Trouble};
 use super::stream::Buffered;
 use crate::downstream::header_clock::HeaderClock;
+use crate::limit::overload::out_of_descriptors;
 use pingora::apps::ServerApp;
 use pingora::listeners::tls::Acceptor;
 use pingora::protocols::l4::stream::Stream as L4;
 use pingora::protocols::{GetSocketDigest, SocketDigest};
 use pingora::server::ShutdownWatch;
-use rustix::io::Errno;
 use socket2::SockRef;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -84,11 +84,7 @@ pub async fn serve<A>(
             continue;
         }
         trouble.again(&error);
-        let exhausted = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
-        if error
-            .raw_os_error()
-            .is_some_and(|code| exhausted.contains(&code))
-        {
+        if out_of_descriptors(&error) {
             door.make_room();
             if loan.is_none() {
                 loan = door.spare();
