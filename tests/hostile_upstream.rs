@@ -17,7 +17,7 @@ use support::http::{Broken, Client, PATIENCE, Response};
 use support::provider::{Gate, Provider, Script, Step};
 use support::tls::{Front, Identity};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -629,4 +629,31 @@ async fn over_http2_it_is_the_same() {
     assert!(answer.text().contains("upstream_timeout"));
     world.provider.wait_open_streams(0).await;
     assert!(front.http2_requests() > 8);
+}
+
+/// Of a stream of HTTP/2 a provider may send 128 KiB ahead of a client that does not read.
+#[tokio::test]
+async fn over_http2_little_is_sent_ahead() {
+    let identity = Identity::new();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let base_url = format!("https://127.0.0.1:{port}/v1");
+    let more = format!(", ca: {:?}", identity.file("ca.pem"));
+    let gateway = before(&base_url, &more, "").await;
+    let mut client = begin(&gateway, &chat(true)).await;
+    let (stream, _) = listener.accept().await.unwrap();
+    let tls = identity.acceptor(&["h2"]).accept(stream).await.unwrap();
+    let mut connection = h2::server::handshake(tls).await.unwrap();
+    let (_request, mut respond) = connection.accept().await.unwrap().unwrap();
+    let head = http::Response::builder().header("content-type", "text/event-stream");
+    let mut down = respond
+        .send_response(head.body(()).unwrap(), false)
+        .unwrap();
+    down.reserve_capacity(1 << 20);
+    let driven = tokio::spawn(async move { while connection.accept().await.is_some() {} });
+    let room = std::future::poll_fn(|cx| down.poll_capacity(cx)).await;
+    assert_eq!(room.unwrap().unwrap(), 128 << 10);
+    down.send_data("data: [DONE]\n\n".into(), true).unwrap();
+    assert_eq!(client.response().await.status, 200);
+    driven.abort();
 }
