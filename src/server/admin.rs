@@ -1,5 +1,6 @@
 //! Configuration → what the admin API knows of it.
 
+use super::door::Door;
 use super::keys::file_id;
 use crate::admin::backend::{Fault, Recheck};
 use crate::admin::{Admin, Package, Settings};
@@ -17,14 +18,14 @@ use tokio::task::JoinHandle;
 ///
 /// # Errors
 /// The address cannot be bound.
-pub fn serve(
+pub(crate) fn serve(
     bind: SocketAddr,
-    admin: Arc<Admin>,
+    door: Door<Admin>,
     shutdown: watch::Receiver<bool>,
 ) -> Result<(SocketAddr, JoinHandle<()>), String> {
     let socket = super::bound(bind, "admin")?;
     let address = super::local_address(&socket)?;
-    let task = tokio::spawn(super::listen::serve(socket, None, admin, shutdown));
+    let task = tokio::spawn(super::listen::serve(socket, None, door, shutdown));
     Ok((address, task))
 }
 
@@ -231,7 +232,7 @@ keys:
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let admin = Arc::new(crate::admin::fake_tests::bench().admin);
         let (_keep, never) = watch::channel(false);
-        let (address, _) = serve(([127, 0, 0, 1], 0).into(), admin, never).unwrap();
+        let (address, _) = serve(([127, 0, 0, 1], 0).into(), Door::open(admin), never).unwrap();
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         let mut all = String::new();
         for (request, end) in requests {

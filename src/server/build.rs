@@ -113,6 +113,7 @@ pub fn snapshot(
         budget: Arc::new(Budget::new(Instant::now().into_std())),
         trusted_proxies: config.trusted_proxies.clone(),
         body_limit: config.limits.body,
+        answer_limit: config.limits.answer,
         currency: config.currency.clone(),
         recorder,
         traffic,

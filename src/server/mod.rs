@@ -3,7 +3,9 @@
 pub mod admin;
 mod books;
 mod build;
+mod caps;
 mod checks;
+pub(crate) mod door;
 mod keys;
 mod listen;
 mod local;
@@ -18,6 +20,7 @@ use crate::clock::Clock;
 use crate::config::{BillingMode, Config};
 use crate::demo::Demo;
 use crate::downstream::edge::Edge;
+use crate::downstream::idle::Idle;
 use crate::id::RequestId;
 use crate::proxy::snapshot::Gateway;
 use crate::proxy::{Proxy, malformed};
@@ -30,6 +33,7 @@ use crate::wire::error::Dialect;
 use arc_swap::ArcSwap;
 use books::Connected;
 use build::DemoAccess;
+use door::Door;
 use keys::Keys;
 use pingora::apps::HttpServerOptions;
 use pingora::proxy::HttpProxy;
@@ -93,6 +97,11 @@ pub async fn start(
     recheck: Option<Recheck>,
 ) -> Result<Running, String> {
     let metrics = Metrics::new().map_err(|error| format!("metrics: {error}"))?;
+    caps::raise_descriptors();
+    let caps = caps::new(&config.limits);
+    metrics
+        .watch(caps.clone())
+        .map_err(|error| format!("metrics: {error}"))?;
     let (stop, stopped) = watch::channel(false);
     // What is served to the very end: metrics, and the demo provider, whose requests end last.
     let (keep, never) = watch::channel(false);
@@ -111,7 +120,7 @@ pub async fn start(
             tasks.push(tokio::spawn(listen::serve(
                 listener,
                 None,
-                app,
+                Door::open(app),
                 never.clone(),
             )));
             Some(DemoAccess { address, key })
@@ -153,13 +162,16 @@ pub async fn start(
     let gateway = Arc::new(Gateway {
         snapshot: ArcSwap::from_pointee(snapshot),
         metrics,
+        caps: caps.clone(),
         log,
         started: Instant::now(),
         started_at: SystemTime::now(),
         ready: AtomicBool::new(false),
     });
 
-    let edge = Arc::new(edge(config, gateway.clone()));
+    let idle = Arc::<Idle>::default();
+    let edge = edge(config, gateway.clone(), idle.clone());
+    let door = Door::clients(edge.clone(), edge.overflow(), idle, &caps);
     let mut listeners = Vec::new();
     for listener in &config.listeners {
         let tls = listener.tls.as_ref().map(tls::acceptor).transpose()?;
@@ -171,7 +183,7 @@ pub async fn start(
         tasks.push(tokio::spawn(listen::serve(
             socket,
             tls,
-            edge.clone(),
+            door.clone(),
             stopped.clone(),
         )));
     }
@@ -183,7 +195,7 @@ pub async fn start(
         tasks.push(tokio::spawn(listen::serve(
             socket,
             None,
-            app,
+            Door::operators(app, &caps),
             never.clone(),
         )));
     }
@@ -206,7 +218,7 @@ pub async fn start(
             clock: Clock::system(),
         };
         let app = Arc::new(Admin::new(settings, backends));
-        let (address, task) = admin::serve(admin.bind, app, never)?;
+        let (address, task) = admin::serve(admin.bind, Door::operators(app, &caps), never)?;
         admin_at = Some(address);
         tasks.push(task);
     }
@@ -293,7 +305,7 @@ fn needs_session_key(config: &Config) -> bool {
             .all(|listener| listener.bind.ip().is_loopback())
 }
 
-fn edge(config: &Config, gateway: Arc<Gateway>) -> Edge<HttpProxy<Proxy>> {
+fn edge(config: &Config, gateway: Arc<Gateway>, idle: Arc<Idle>) -> Arc<Edge<HttpProxy<Proxy>>> {
     let conf = ServerConf {
         upstream_keepalive_pool_size: POOL,
         ..ServerConf::default()
@@ -315,7 +327,7 @@ fn edge(config: &Config, gateway: Arc<Gateway>) -> Edge<HttpProxy<Proxy>> {
         (envelope.status, envelope.body)
     };
     let header_limit = usize::try_from(config.limits.header).unwrap_or(usize::MAX);
-    Edge::new(Arc::new(proxy), header_limit, Box::new(answer))
+    Edge::new(Arc::new(proxy), header_limit, Arc::new(answer), idle)
 }
 
 fn bound(address: SocketAddr, setting: &str) -> Result<tokio::net::TcpListener, String> {
