@@ -36,6 +36,7 @@ mod rng;
 mod stores;
 mod streams;
 mod target;
+mod upstreams;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -85,6 +86,8 @@ enum Verb {
     Money(money::Money),
     /// Check that charges survive the end of Redis: killed and started again, and replaced by a replica that lags.
     Failover(failover::Failover),
+    /// Check that clients do not notice providers that fail: refused, reset, silent, 500, 503, 429, 401; and all at once.
+    Upstreams(upstreams::Upstreams),
     /// Measure what a refusal costs: 429 with limits in memory and in Redis, 401.
     Refusals(refusals::Refusals),
 }
@@ -244,6 +247,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         }
         Verb::Money(money) => conclude(money.out.clone(), money.run()),
         Verb::Failover(failover) => conclude(failover.out.clone(), failover.run()),
+        Verb::Upstreams(upstreams) => conclude(upstreams.out.clone(), upstreams.run()),
         Verb::Kills(kills) => conclude(kills.out.clone(), kills.run()),
         Verb::Limits(limits) => conclude(limits.out.clone(), limits.run()),
         Verb::Outage(outage) => conclude(outage.out.clone(), outage.run()),

@@ -234,7 +234,7 @@ async fn send(
 
 /// When a client leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Leave {
+pub enum Leave {
     /// With the whole answer.
     Never,
     /// After so many events.
@@ -243,7 +243,8 @@ enum Leave {
     Time(Duration),
 }
 
-fn leave(wish: Wish) -> Leave {
+/// When the client of a request leaves.
+pub fn leave(wish: Wish) -> Leave {
     let turn = wish.number / 2;
     match wish.kind {
         _ if !turn.is_multiple_of(LEAVE) => Leave::Never,
@@ -287,7 +288,7 @@ async fn exchange(
 }
 
 /// The body, and whether it asks for the usage of a stream.
-fn body(wish: Wish) -> (String, bool) {
+pub fn body(wish: Wish) -> (String, bool) {
     // Every other one: what the client did not ask for it must not see, and pays all the same.
     let asks = matches!(wish.kind, Kind::Stream(_)) && wish.number % 4 < 2;
     let stream = match wish.kind {
@@ -308,7 +309,7 @@ fn body(wish: Wish) -> (String, bool) {
 }
 
 /// Whether an answer is all that was asked for.
-fn whole(text: &str, wish: Wish, asks: bool) -> std::result::Result<(), String> {
+pub fn whole(text: &str, wish: Wish, asks: bool) -> std::result::Result<(), String> {
     let usage = text.matches(r#""usage":{"#).count();
     let right = match wish.kind {
         Kind::Stream(count) => {
@@ -329,7 +330,8 @@ fn whole(text: &str, wish: Wish, asks: bool) -> std::result::Result<(), String> 
     }
 }
 
-fn refusal(status: u16, text: &str) -> End {
+/// What an answer is whose status is not 200.
+pub fn refusal(status: u16, text: &str) -> End {
     let read: Option<serde_json::Value> = serde_json::from_str(text).ok();
     let code = read.and_then(|body| body["error"]["code"].as_str().map(str::to_owned));
     match code {
@@ -342,13 +344,13 @@ fn refusal(status: u16, text: &str) -> End {
 }
 
 /// Events with a piece of text, whole ones.
-fn events(text: &str) -> u64 {
+pub fn events(text: &str) -> u64 {
     let whole = text.rfind("\n\n").map_or("", |end| &text[..end]);
     whole.matches(r#""delta":{"content":"#).count() as u64
 }
 
 /// The end of a text: there it shows what is missing.
-fn short(text: &str) -> String {
+pub fn short(text: &str) -> String {
     let skip = text.chars().count().saturating_sub(200);
     text.chars().skip(skip).collect()
 }
