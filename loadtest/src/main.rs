@@ -16,6 +16,7 @@ mod compare;
 mod connection;
 mod failover;
 mod gateway;
+mod hostile;
 mod http;
 mod kills;
 mod ledger;
@@ -88,6 +89,8 @@ enum Verb {
     Failover(failover::Failover),
     /// Check that clients do not notice providers that fail: refused, reset, silent, 500, 503, 429, 401; and all at once.
     Upstreams(upstreams::Upstreams),
+    /// Check that a hostile provider does no harm: garbage, bombs, endless and slow answers; and that clients may leave.
+    Hostile(hostile::Arguments),
     /// Measure what a refusal costs: 429 with limits in memory and in Redis, 401.
     Refusals(refusals::Refusals),
 }
@@ -248,6 +251,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Money(money) => conclude(money.out.clone(), money.run()),
         Verb::Failover(failover) => conclude(failover.out.clone(), failover.run()),
         Verb::Upstreams(upstreams) => conclude(upstreams.out.clone(), upstreams.run()),
+        Verb::Hostile(hostile) => conclude(hostile.out.clone(), hostile.run()),
         Verb::Kills(kills) => conclude(kills.out.clone(), kills.run()),
         Verb::Limits(limits) => conclude(limits.out.clone(), limits.run()),
         Verb::Outage(outage) => conclude(outage.out.clone(), outage.run()),

@@ -234,7 +234,7 @@ async fn send(
 
 /// When a client leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Leave {
+enum Leave {
     /// With the whole answer.
     Never,
     /// After so many events.
@@ -243,16 +243,24 @@ pub enum Leave {
     Time(Duration),
 }
 
-/// When the client of a request leaves.
-pub fn leave(wish: Wish) -> Leave {
+fn leave(wish: Wish) -> Leave {
     let turn = wish.number / 2;
     match wish.kind {
         _ if !turn.is_multiple_of(LEAVE) => Leave::Never,
-        Kind::Stream(events) => {
-            let nth = (turn / LEAVE) as usize % PERCENT.len();
-            Leave::Events(events * PERCENT[nth] / 100)
-        }
+        Kind::Stream(events) => Leave::Events(events * percent(turn) / 100),
         Kind::Whole | Kind::Picture => Leave::Time(Duration::from_millis(wish.wait_ms / 2)),
+    }
+}
+
+fn percent(turn: u64) -> u64 {
+    PERCENT[(turn / LEAVE) as usize % PERCENT.len()]
+}
+
+/// After how many percent of its stream a client leaves, of one that leaves.
+pub fn leaves_at(wish: Wish) -> Option<u64> {
+    match leave(wish) {
+        Leave::Events(_) => Some(percent(wish.number / 2)),
+        Leave::Never | Leave::Time(_) => None,
     }
 }
 

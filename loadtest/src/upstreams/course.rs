@@ -25,7 +25,7 @@ pub struct Record {
     pub back: Option<Duration>,
 }
 
-/// What it came to.
+/// What the books say, and what the gateway held.
 pub struct Outcome {
     /// Requests, by what became of them.
     pub audit: Audit,
@@ -71,8 +71,9 @@ pub struct Course {
     pub refusals: BTreeMap<(u16, String), u64>,
     /// From when a request that was refused was due to its answer: the 99th percentile.
     pub refusal_p99: Duration,
-    /// Attempts while the fault lasted: as providers counted them, with those at a port where nobody listens.
-    pub attempts: u64,
+    /// Attempts while the fault lasted, as providers counted them, with those at a port where nobody listens; and
+    /// requests that were due meanwhile.
+    pub attempts: (u64, u64),
     /// Attempts of the whole run, as the providers counted them and as the gateway does.
     pub counted: (u64, u64),
     /// Attempts at the first provider while it failed, from when that was found out: all, and the most in a second.
@@ -85,13 +86,11 @@ pub struct Course {
     pub last_error: Option<Duration>,
     /// What a request took beyond its provider's own time, before and during: median and 99th percentile.
     pub added: [(Duration, Duration); 2],
-    /// The comparison with the ledger, and what the gateway held.
-    pub outcome: Outcome,
 }
 
 impl Course {
     /// Counts.
-    pub fn new(record: &Record, outcome: Outcome) -> Result<Self> {
+    pub fn new(record: &Record) -> Result<Self> {
         let Record {
             moments,
             pages,
@@ -136,19 +135,20 @@ impl Course {
         let unreachable = |page: &Attempts| page.unreachable(Some("p1"));
         let probes = count(first, found_out, well)
             + unreachable(&pages.well).saturating_sub(unreachable(&pages.found_out));
+        let due = seen.iter().filter(|one| one.due >= fails && one.due < well);
+        let due = due.count() as u64;
         let arrived_ever = arrivals.iter().map(|some| some.len() as u64);
         let quantile = |nth: usize, part: f64| {
             let micros = added.get(nth).map_or(0, |one| one.value_at_quantile(part));
             Duration::from_micros(micros)
         };
         Ok(Course {
-            outcome,
             sent,
             errors,
             first_error,
             refusals,
             refusal_p99: Duration::from_micros(refused.value_at_quantile(0.99)),
-            attempts: arrived.sum::<u64>() + refused_connections,
+            attempts: (arrived.sum::<u64>() + refused_connections, due),
             counted: (
                 arrived_ever.sum::<u64>() + pages.end.unreachable(None),
                 pages.end.all(),
@@ -159,5 +159,69 @@ impl Course {
             last_error,
             added: [0, 1].map(|nth| (quantile(nth, 0.5), quantile(nth, 0.99))),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(unreachable: u64) -> Attempts {
+        Attempts::read(&format!(
+            "tollgate_upstream_requests_total{{outcome=\"unreachable\",provider=\"p1\"}} {unreachable}\n"
+        ))
+    }
+
+    #[test]
+    fn requests_are_counted_to_the_time_in_which_they_met_the_fault() -> Result<()> {
+        let begin = Instant::now();
+        let at = |ms| begin + Duration::from_millis(ms);
+        let seen = |due, took, end| Seen {
+            number: due,
+            estimate: 1,
+            due: at(due),
+            ended: at(due + took),
+            added: Duration::from_millis(took),
+            events: 0,
+            end,
+        };
+        let refused = || End::Refused(502, "upstream_error".to_owned());
+        let record = Record {
+            moments: Moments {
+                fails: at(1_000),
+                found_out: at(2_000),
+                well: at(5_000),
+                end: at(9_000),
+            },
+            pages: Pages {
+                fails: page(1),
+                found_out: page(4),
+                well: page(9),
+                end: page(9),
+            },
+            seen: vec![
+                seen(100, 50, End::Whole),
+                // In flight when the fault began.
+                seen(980, 50, refused()),
+                seen(1_500, 200, refused()),
+                seen(4_990, 50, End::Whole),
+                seen(6_000, 50, refused()),
+            ],
+            arrivals: vec![
+                vec![at(100), at(1_500), at(2_500)],
+                vec![at(4_990), at(6_000)],
+            ],
+            back: None,
+        };
+        let course = Course::new(&record)?;
+        assert_eq!((course.sent, course.errors), ([1, 3, 1], [0, 2, 1]));
+        // Two due and three arrivals, and eight connections that were refused.
+        assert_eq!(course.attempts, (3 + 8, 2));
+        assert_eq!(course.probes, (1 + 5, 1));
+        assert_eq!(course.counted, (5 + 9, 9));
+        assert_eq!(course.last_error, Some(Duration::from_secs(1)));
+        assert!(course.refusal_p99 >= Duration::from_millis(200));
+        assert_eq!(course.refusals.values().sum::<u64>(), 3);
+        Ok(())
     }
 }

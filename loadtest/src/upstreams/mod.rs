@@ -25,7 +25,7 @@ use crate::ledger::claims::Claims;
 use crate::process::{Scratch, existing, processor};
 use crate::report::Report;
 
-use course::Course;
+use course::{Course, Outcome};
 use fault::Fault;
 use traffic::Rate;
 use trial::{BACK, FOUND_OUT, Trial};
@@ -107,15 +107,15 @@ impl Part {
     }
 
     /// What must hold of a run.
-    fn claim(self, course: &Course, claims: &mut Claims) {
-        let audit = &course.outcome.audit;
+    fn claim(self, course: &Course, outcome: &Outcome, claims: &mut Claims) {
+        let audit = &outcome.audit;
         audit.claim(claims);
-        course.outcome.books.claim(claims);
-        let [_, sent, _] = course.sent;
+        outcome.books.claim(claims);
+        let (attempts, due) = course.attempts;
         claims.check(
-            sent > 0 && course.attempts * 100 <= sent * ATTEMPTS,
+            due > 0 && attempts * 100 <= due * ATTEMPTS,
             "attempts are at most 1.2 for a request while providers fail",
-            &format!("{} for {sent}", course.attempts),
+            &format!("{attempts} for {due}"),
         );
         let [before, during, after] = course.errors;
         let errors = before + during + after;
@@ -225,11 +225,12 @@ impl Upstreams {
         let chosen = |part: &Part| only.is_empty() || only.contains(part);
         for part in Part::ALL.into_iter().filter(chosen) {
             for trial in part.trials(Duration::from_secs(seconds)) {
-                let course = trial.run(&program, &scratch, rate).await;
-                let course = course.map_err(|error| format!("{}: {error}", trial.name))?;
+                let ended = trial.run(&program, &scratch, rate).await;
+                let (course, outcome) =
+                    ended.map_err(|error| format!("{}: {error}", trial.name))?;
                 claims.part(&trial.name);
-                part.claim(&course, &mut claims);
-                let line = course.line(&trial.name);
+                part.claim(&course, &outcome, &mut claims);
+                let line = course.line(&trial.name, &outcome);
                 eprint!("{line}");
                 text.push_str(&line);
             }
@@ -270,7 +271,7 @@ impl Course {
         }
     }
 
-    fn line(&self, name: &str) -> String {
+    fn line(&self, name: &str, outcome: &Outcome) -> String {
         let mut text = String::new();
         let [early, wrong, late] = self.errors;
         let ms = |time: Duration| time.as_secs_f64() * 1_000.0;
@@ -284,19 +285,19 @@ impl Course {
         let _ = writeln!(
             text,
             "| {name} | {first} / {sent} / {last} | {} | {early} / {wrong} ({share:.1} %) / {late} | {} | {} | {:.3} (all: {counted}, the gateway: {gateway}) | {} / {} | {} | {} | {back} | {:.1} / {:.1} → {:.1} / {:.1} | {:.1} |",
-            self.outcome.audit.endless(),
+            outcome.audit.endless(),
             self.refused(),
-            self.outcome.audit.cut,
-            self.attempts as f64 / sent.max(1) as f64,
+            outcome.audit.cut,
+            self.attempts.0 as f64 / self.attempts.1.max(1) as f64,
             self.probes.0,
             self.probes.1,
-            self.outcome.audit.resent,
-            self.outcome.audit.off,
+            outcome.audit.resent,
+            outcome.audit.off,
             ms(before.0),
             ms(before.1),
             ms(during.0),
             ms(during.1),
-            self.outcome.memory as f64 / 1024.0,
+            outcome.memory as f64 / 1024.0,
         );
         text
     }

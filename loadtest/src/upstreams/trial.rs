@@ -60,7 +60,12 @@ pub struct Trial {
 
 impl Trial {
     /// Runs it, with a gateway of its own.
-    pub async fn run(&self, program: &Path, scratch: &Scratch, rate: Rate) -> Result<Course> {
+    pub async fn run(
+        &self,
+        program: &Path,
+        scratch: &Scratch,
+        rate: Rate,
+    ) -> Result<(Course, Outcome)> {
         let mut providers = Vec::with_capacity(3);
         for name in ["p1", "p2", "p3"] {
             providers.push(Provider::start(name).await?);
@@ -97,14 +102,13 @@ impl Trial {
             arrivals,
             back,
         };
-        Course::new(
-            &record,
-            Outcome {
-                audit,
-                books,
-                memory,
-            },
-        )
+        let course = Course::new(&record)?;
+        let outcome = Outcome {
+            audit,
+            books,
+            memory,
+        };
+        Ok((course, outcome))
     }
 
     async fn phases(
