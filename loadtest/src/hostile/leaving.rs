@@ -24,7 +24,7 @@ use crate::upstreams::traffic::ACCOUNT;
 const CLIENTS: u64 = 64;
 
 /// Requests for which there are keys, a second.
-const KEYS: u64 = 400;
+const KEYS: u64 = 300;
 
 /// A gateway has noticed, and settled, after this time.
 const NOTICED: Duration = Duration::from_millis(500);

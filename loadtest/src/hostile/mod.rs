@@ -33,9 +33,8 @@ use harm::{Harm, Round};
 use provider::Hostile;
 use victim::Met;
 
-/// What one attack may take, so that the keys of good requests suffice for all of them; a configuration has no more
-/// than 4 MiB.
-const ROUND: Duration = Duration::from_secs(20);
+/// What one attack may take, on average, so that the keys of good requests suffice for all of them.
+const ROUND: Duration = Duration::from_secs(12);
 
 /// Good traffic alone: before the first attack, and between two.
 const ALONE: Duration = Duration::from_secs(3);
@@ -65,7 +64,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 50, value_parser = value_parser!(u64).range(1..=500))]
     rate: u64,
     /// For how many seconds clients come and leave.
-    #[arg(long, default_value_t = 15, value_parser = value_parser!(u64).range(5..=600))]
+    #[arg(long, default_value_t = 15, value_parser = value_parser!(u64).range(5..=60))]
     leaving: u64,
     /// Only these attacks: all, unless given.
     #[arg(long, value_delimiter = ',')]

@@ -15,7 +15,12 @@ pub struct Attempts(BTreeMap<(String, String), u64>);
 impl Attempts {
     /// Reads a page of metrics.
     pub fn read(page: &str) -> Self {
-        Attempts(page.lines().filter_map(line).collect())
+        let mut attempts = BTreeMap::new();
+        // Further labels make further lines.
+        for (name, count) in page.lines().filter_map(line) {
+            *attempts.entry(name).or_default() += count;
+        }
+        Attempts(attempts)
     }
 
     /// All of them.
@@ -54,7 +59,8 @@ mod tests {
         let page = "# TYPE tollgate_upstream_requests_total counter\n\
                     tollgate_upstream_requests_total{outcome=\"ok\",provider=\"p1\"} 12\n\
                     tollgate_upstream_requests_total{outcome=\"unreachable\",provider=\"p1\"} 3\n\
-                    tollgate_upstream_requests_total{outcome=\"unreachable\",provider=\"p2\"} 4\n\
+                    tollgate_upstream_requests_total{outcome=\"unreachable\",provider=\"p2\"} 1\n\
+                    tollgate_upstream_requests_total{model=\"m\",outcome=\"unreachable\",provider=\"p2\"} 3\n\
                     tollgate_upstream_requests_total_other{outcome=\"ok\",provider=\"p1\"} 100\n";
         let attempts = Attempts::read(page);
         assert_eq!(attempts.all(), 19);

@@ -37,7 +37,7 @@ const SHORT: Duration = Duration::from_secs(10);
 const ATTEMPTS: u64 = 120;
 
 /// Where no provider is well, clients are told within this time.
-const TOLD: Duration = Duration::from_millis(250);
+const TOLD: Duration = Duration::from_millis(500);
 
 /// When all providers are well again, requests are answered again within this time.
 const RECOVERED: Duration = Duration::from_secs(6);

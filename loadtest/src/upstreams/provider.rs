@@ -246,3 +246,62 @@ fn failure(fault: Fault) -> Vec<u8> {
     format!("HTTP/1.1 {status} No\r\ncontent-type: application/json\r\n{field}content-length: {length}\r\n\r\n{body}")
         .into_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::Connection;
+    use crate::ledger::traffic::body;
+    use crate::target::{Answer, Target, request};
+    use crate::upstreams::traffic::wish;
+
+    /// Asks for an answer in one piece; gives its status.
+    async fn ask(provider: &Provider) -> Result<u16> {
+        let target = Target {
+            address: provider.address,
+            path: "/".to_owned(),
+        };
+        let bytes = request(&target, "key", Answer::Whole, body(wish(1)).0.as_bytes());
+        let mut connection = Connection::open(provider.address).await?;
+        let exchange = connection.exchange(&bytes, &mut Vec::new()).await;
+        exchange.map(|(status, _)| status)
+    }
+
+    #[test]
+    fn it_fails_as_told_and_is_well_again() -> Result<()> {
+        crate::runtime()?.block_on(async {
+            let provider = Provider::start("p1").await?;
+            assert_eq!(ask(&provider).await?, 200);
+            for fault in [Fault::Status429, Fault::Status401, Fault::Status503] {
+                provider.become_so(Some(fault));
+                let expected = fault.status().map(|(status, _)| status);
+                assert_eq!(Some(ask(&provider).await?), expected);
+            }
+            let read = provider.arrivals().len();
+            for fault in [Fault::ResetRead, Fault::HalfClosed, Fault::ResetUnread] {
+                provider.become_so(Some(fault));
+                assert!(ask(&provider).await.is_err(), "{fault:?}");
+            }
+            assert_eq!(provider.arrivals().len(), read + 3);
+            let told = provider.book.told().get(&1).copied();
+            assert!(told.is_some_and(|told| told.times == 6), "{told:?}");
+            // The listener learns of it when it is polled again.
+            provider.become_so(Some(Fault::Refused));
+            let closed = async {
+                while TcpStream::connect(provider.address).await.is_ok() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(LONGEST, closed).await?;
+            assert!(ask(&provider).await.is_err());
+            provider.become_so(None);
+            let open = async {
+                while ask(&provider).await.ok() != Some(200) {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(LONGEST, open).await?;
+            Ok(())
+        })
+    }
+}

@@ -20,6 +20,9 @@ use crate::process::Scratch;
 /// What the account begins with.
 const SEED: i64 = 1_000_000_000_000;
 
+/// A configuration has no more than 100,000 values, and a key is five of them.
+const MOST_KEYS: u64 = 19_900;
+
 /// How long it may take until all is settled.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -48,6 +51,11 @@ pub struct Terms<'a> {
 impl Terms<'_> {
     /// A gateway that takes requests.
     pub async fn node(&self, program: &Path, scratch: &Scratch) -> Result<Node> {
+        if self.keys > MOST_KEYS {
+            let words =
+                "keys are too many for one configuration: shorter, or fewer requests a second";
+            return Err(format!("{} {words}", self.keys).into());
+        }
         let keys: Vec<Key> = (0..self.keys).map(|number| key(number, ACCOUNT)).collect();
         let yaml = |places: &Places| self.yaml(places, &keys);
         let mut node = Node::configured("the gateway", program, scratch, yaml)?;
