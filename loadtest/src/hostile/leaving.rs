@@ -60,6 +60,7 @@ pub async fn run(
     let terms = Terms {
         upstreams: &[upstream],
         keys,
+        others: 0,
         settings: "",
     };
     let mut node = terms.node(program, scratch).await?;

@@ -136,7 +136,8 @@ async fn suffer(
     let met = attacks.len() as u64 * each;
     let terms = Terms {
         upstreams: &upstreams,
-        keys: rate.keys + met,
+        keys: rate.keys,
+        others: met,
         settings: SETTINGS,
     };
     let mut node = terms.node(program, scratch).await?;

@@ -1,5 +1,7 @@
 //! How a provider fails.
 
+use std::time::Duration;
+
 use clap::ValueEnum;
 
 /// A way for a provider to fail.
@@ -88,6 +90,15 @@ impl Fault {
             Fault::Status429 => Some((429, "retry-after: 5\r\n")),
             Fault::Status401 => Some((401, "")),
             _ => None,
+        }
+    }
+
+    /// A provider that is well again has its share within this time: the longest time for which it is left out, with
+    /// jitter, a probe, and its slow start. A key that was refused is left out for longer, as a human has to act.
+    pub fn back(self) -> Duration {
+        match self {
+            Fault::Status401 => Duration::from_secs(60),
+            _ => Duration::from_secs(10),
         }
     }
 

@@ -28,13 +28,16 @@ use crate::report::Report;
 use course::{Course, Outcome};
 use fault::Fault;
 use traffic::Rate;
-use trial::{BACK, FOUND_OUT, Trial};
+use trial::{FOUND_OUT, Trial};
 
 /// Faults in the middle of streams, of all providers at once, and without `resend`, last no longer than this.
 const SHORT: Duration = Duration::from_secs(10);
 
 /// Attempts for a hundred requests, at most.
 const ATTEMPTS: u64 = 120;
+
+/// `retries.max`, unless set.
+const RETRIES: u64 = 2;
 
 /// Where no provider is well, clients are told within this time.
 const TOLD: Duration = Duration::from_millis(500);
@@ -107,7 +110,7 @@ impl Part {
     }
 
     /// What must hold of a run.
-    fn claim(self, course: &Course, outcome: &Outcome, claims: &mut Claims) {
+    fn claim(self, fault: Fault, course: &Course, outcome: &Outcome, claims: &mut Claims) {
         let audit = &outcome.audit;
         audit.claim(claims);
         outcome.books.claim(claims);
@@ -128,8 +131,8 @@ impl Part {
                     &format!("{errors} of {}, the first: {first}", audit.sent),
                 );
                 claims.check(
-                    audit.most <= 2,
-                    "no request reaches providers more than twice",
+                    audit.most <= 1 + RETRIES,
+                    "no request reaches providers more than three times: it is tried again twice at most",
                     &format!("{} times at most", audit.most),
                 );
                 // Two at once where a key cools down: it is no probe that finds it well.
@@ -194,7 +197,7 @@ impl Part {
             let back = course.back.map(|back| back.as_millis());
             let words = back.map_or("never".to_owned(), |back| format!("{back} ms"));
             claims.check(
-                course.back.is_some_and(|back| back <= BACK),
+                course.back.is_some_and(|back| back <= fault.back()),
                 "who is well again has its share back",
                 &words,
             );
@@ -223,13 +226,22 @@ impl Upstreams {
         let mut claims = Claims::default();
         let mut text = heading(rate, seconds);
         let chosen = |part: &Part| only.is_empty() || only.contains(part);
-        for part in Part::ALL.into_iter().filter(chosen) {
-            for trial in part.trials(Duration::from_secs(seconds)) {
+        let parts = Part::ALL.into_iter().filter(chosen);
+        let trials = parts.map(|part| (part, part.trials(Duration::from_secs(seconds))));
+        let trials: Vec<(Part, Vec<Trial>)> = trials.collect();
+        let all = trials.iter().flat_map(|(_, trials)| trials);
+        site::suffice(
+            all.map(|trial| trial.keys(rate.a_second))
+                .max()
+                .unwrap_or(0),
+        )?;
+        for (part, trials) in trials {
+            for trial in trials {
                 let ended = trial.run(&program, &scratch, rate).await;
                 let (course, outcome) =
                     ended.map_err(|error| format!("{}: {error}", trial.name))?;
                 claims.part(&trial.name);
-                part.claim(&course, &outcome, &mut claims);
+                part.claim(trial.fault, &course, &outcome, &mut claims);
                 let line = course.line(&trial.name, &outcome);
                 eprint!("{line}");
                 text.push_str(&line);

@@ -17,7 +17,11 @@ use crate::ledger::site::{Key, Node, Places, payers};
 use crate::ledger::traffic::key;
 use crate::process::Scratch;
 
-/// What the account begins with.
+/// Who pays for the others.
+const OTHERS: &str = "others";
+const ACCOUNTS: [&str; 2] = [ACCOUNT, OTHERS];
+
+/// What each account begins with.
 const SEED: i64 = 1_000_000_000_000;
 
 /// A configuration has no more than 100,000 values, and a key is five of them.
@@ -44,19 +48,36 @@ pub struct Terms<'a> {
     pub upstreams: &'a [Upstream],
     /// Requests for which there are keys.
     pub keys: u64,
+    /// Further ones, numbered after them, which another account pays for.
+    pub others: u64,
     /// Lines at the top level.
     pub settings: &'a str,
+}
+
+/// Whether one configuration has room for so many keys.
+pub fn suffice(keys: u64) -> Result<()> {
+    match keys > MOST_KEYS {
+        true => Err(format!(
+            "{keys} requests, each with a key of its own, are more than one configuration holds ({MOST_KEYS}): \
+             make it shorter, or with fewer requests a second"
+        )
+        .into()),
+        false => Ok(()),
+    }
 }
 
 impl Terms<'_> {
     /// A gateway that takes requests.
     pub async fn node(&self, program: &Path, scratch: &Scratch) -> Result<Node> {
-        if self.keys > MOST_KEYS {
-            let words =
-                "keys are too many for one configuration: shorter, or fewer requests a second";
-            return Err(format!("{} {words}", self.keys).into());
-        }
-        let keys: Vec<Key> = (0..self.keys).map(|number| key(number, ACCOUNT)).collect();
+        let count = self.keys + self.others;
+        suffice(count)?;
+        let account = |number| match number < self.keys {
+            true => ACCOUNT,
+            false => OTHERS,
+        };
+        let keys: Vec<Key> = (0..count)
+            .map(|number| key(number, account(number)))
+            .collect();
         let yaml = |places: &Places| self.yaml(places, &keys);
         let mut node = Node::configured("the gateway", program, scratch, yaml)?;
         node.start(scratch)?;
@@ -68,6 +89,7 @@ impl Terms<'_> {
         let Terms {
             upstreams,
             keys: _,
+            others: _,
             settings,
         } = self;
         let Places {
@@ -116,7 +138,7 @@ providers:
                  price: {{ input: {input}, output: {output}, cached_input: {cached} }}"
             );
         }
-        text.push_str(&payers(&[(ACCOUNT, SEED)], keys));
+        text.push_str(&payers(&ACCOUNTS.map(|account| (account, SEED)), keys));
         text
     }
 }
@@ -125,8 +147,8 @@ providers:
 pub struct Books {
     /// What each key used.
     pub rows: BTreeMap<String, Row>,
-    days: Row,
-    account: Account,
+    /// What each account was charged, by its keys and by its days, and how it stands.
+    accounts: Vec<(i64, i64, Account)>,
     drift: Vec<String>,
     panics: Vec<String>,
 }
@@ -135,11 +157,16 @@ impl Books {
     /// Waits until all is settled, and asks.
     pub async fn ask(node: &mut Node) -> Result<Self> {
         sight::settled(&[node.metrics], PATIENCE).await?;
-        let (rows, days) = node.admin.used(ACCOUNT).await?;
+        let (mut rows, mut accounts) = (BTreeMap::new(), Vec::new());
+        for name in ACCOUNTS {
+            let (keys, days) = node.admin.used(name).await?;
+            let cost = keys.values().map(|row| row.cost).sum();
+            accounts.push((cost, days.cost, node.admin.account(name).await?));
+            rows.extend(keys);
+        }
         let books = Books {
             rows,
-            days,
-            account: node.admin.account(ACCOUNT).await?,
+            accounts,
             drift: node.admin.drift().await?,
             panics: node.panics()?,
         };
@@ -149,12 +176,20 @@ impl Books {
 
     /// What must hold of them.
     pub fn claim(&self, claims: &mut Claims) {
-        let cost: i64 = self.rows.values().map(|row| row.cost).sum();
-        let Account { balance, held } = self.account;
+        let holds = self.accounts.iter().all(|(keys, days, account)| {
+            let Account { balance, held } = *account;
+            balance == SEED - keys && held == 0 && days == keys
+        });
+        let told = self.accounts.iter().filter(|(cost, ..)| *cost != 0);
+        let told: Vec<String> = told
+            .map(|(cost, _, account)| {
+                format!("{} charged, held {}", decimal(*cost), decimal(account.held))
+            })
+            .collect();
         claims.check(
-            balance == SEED - cost && held == 0 && self.days.cost == cost,
+            holds,
             "the balance is what it was less what was charged, and nothing is held",
-            &format!("{} charged, held {}", decimal(cost), decimal(held)),
+            &told.join(", "),
         );
         let found = self.drift.len() + self.panics.len();
         let words = format!(
