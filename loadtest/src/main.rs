@@ -1,11 +1,11 @@
 //! Measures Tollgate against a bare Pingora pass-through: `loadtest compare --gateway PATH`; and its limits,
 //! across gateways too: `loadtest limits`, `outage`, `stores`, `refusals`. Whether its charges are right whatever
-//! happens: `kills`, `money` and `failover`.
+//! happens: `kills`, `money` and `failover`. Whether providers that fail or attack are noticed: `upstreams` and `hostile`.
 //! The parts can be run by hand: a fake provider, the pass-through, a closed loop of requests, many streams.
 //!
 //! Reading order: [`mod@bench`] is the method, [`compare`], [`stores`] and [`refusals`] apply it; [`limits`] judges a
 //! [`cluster`], [`outage`] what it does when Redis fails. [`ledger`] compares charges with a provider's count, and
-//! [`kills`], [`money`] and [`failover`] do what must not change them. [`load`], [`open`] and [`streams`] are the generators, [`provider`], [`passthrough`], [`redis`] and
+//! [`kills`], [`money`] and [`failover`] do what must not change them; [`upstreams`] and [`hostile`] let providers fail and attack. [`load`], [`open`] and [`streams`] are the generators, [`provider`], [`passthrough`], [`redis`] and
 //! [`balancer`] what stands behind and beside the gateway, [`process`] the measuring, [`http`] the wire.
 
 mod balancer;
@@ -16,6 +16,7 @@ mod compare;
 mod connection;
 mod failover;
 mod gateway;
+mod hostile;
 mod http;
 mod kills;
 mod ledger;
@@ -36,6 +37,7 @@ mod rng;
 mod stores;
 mod streams;
 mod target;
+mod upstreams;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -85,6 +87,10 @@ enum Verb {
     Money(money::Money),
     /// Check that charges survive the end of Redis: killed and started again, and replaced by a replica that lags.
     Failover(failover::Failover),
+    /// Check that clients do not notice providers that fail: refused, reset, silent, 500, 503, 429, 401; and all at once.
+    Upstreams(upstreams::Upstreams),
+    /// Check that a hostile provider does no harm: garbage, bombs, endless and slow answers; and that clients may leave.
+    Hostile(hostile::Arguments),
     /// Measure what a refusal costs: 429 with limits in memory and in Redis, 401.
     Refusals(refusals::Refusals),
 }
@@ -244,6 +250,8 @@ fn run(verb: Verb) -> Result<ExitCode> {
         }
         Verb::Money(money) => conclude(money.out.clone(), money.run()),
         Verb::Failover(failover) => conclude(failover.out.clone(), failover.run()),
+        Verb::Upstreams(upstreams) => conclude(upstreams.out.clone(), upstreams.run()),
+        Verb::Hostile(hostile) => conclude(hostile.out.clone(), hostile.run()),
         Verb::Kills(kills) => conclude(kills.out.clone(), kills.run()),
         Verb::Limits(limits) => conclude(limits.out.clone(), limits.run()),
         Verb::Outage(outage) => conclude(outage.out.clone(), outage.run()),
