@@ -79,6 +79,11 @@ impl Connection {
         Ok(complete)
     }
 
+    /// Whether no byte is here that was not read: of an answer that did not come, not one came.
+    pub fn is_silent(&self) -> bool {
+        self.start == self.end
+    }
+
     async fn fill(&mut self) -> Result<()> {
         if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);

@@ -31,8 +31,10 @@ mod provider;
 mod redis;
 mod refusals;
 mod relay;
+mod reload;
 mod report;
 mod rng;
+mod steady;
 mod stores;
 mod streams;
 mod target;
@@ -85,6 +87,8 @@ enum Verb {
     Money(money::Money),
     /// Check that charges survive the end of Redis: killed and started again, and replaced by a replica that lags.
     Failover(failover::Failover),
+    /// Check that a new configuration harms nothing: the file is written once a second under load, every tenth time invalid.
+    Reload(reload::Reload),
     /// Measure what a refusal costs: 429 with limits in memory and in Redis, 401.
     Refusals(refusals::Refusals),
 }
@@ -244,6 +248,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         }
         Verb::Money(money) => conclude(money.out.clone(), money.run()),
         Verb::Failover(failover) => conclude(failover.out.clone(), failover.run()),
+        Verb::Reload(reload) => conclude(reload.out.clone(), reload.run()),
         Verb::Kills(kills) => conclude(kills.out.clone(), kills.run()),
         Verb::Limits(limits) => conclude(limits.out.clone(), limits.run()),
         Verb::Outage(outage) => conclude(outage.out.clone(), outage.run()),
