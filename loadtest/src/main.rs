@@ -38,6 +38,7 @@ mod steady;
 mod stores;
 mod streams;
 mod target;
+mod upgrade;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -89,6 +90,8 @@ enum Verb {
     Failover(failover::Failover),
     /// Check that a new configuration harms nothing: the file is written once a second under load, every tenth time invalid.
     Reload(reload::Reload),
+    /// Check that a successor takes over without a failed request or a cut stream, again and again under load.
+    Upgrade(upgrade::Upgrade),
     /// Measure what a refusal costs: 429 with limits in memory and in Redis, 401.
     Refusals(refusals::Refusals),
 }
@@ -249,6 +252,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Money(money) => conclude(money.out.clone(), money.run()),
         Verb::Failover(failover) => conclude(failover.out.clone(), failover.run()),
         Verb::Reload(reload) => conclude(reload.out.clone(), reload.run()),
+        Verb::Upgrade(upgrade) => conclude(upgrade.out.clone(), upgrade.run()),
         Verb::Kills(kills) => conclude(kills.out.clone(), kills.run()),
         Verb::Limits(limits) => conclude(limits.out.clone(), limits.run()),
         Verb::Outage(outage) => conclude(outage.out.clone(), outage.run()),

@@ -115,18 +115,9 @@ impl Process {
         }
     }
 
-    /// Sends it a signal by the name that `kill` knows, such as `STOP`. The shell has that built in.
+    /// Sends it a signal by the name that `kill` knows, such as `STOP`.
     pub fn signal(&self, name: &str) -> Result<()> {
-        let id = self.child.id().to_string();
-        let line = "kill -s \"$1\" \"$2\"";
-        let status = Command::new("sh")
-            .args(["-c", line, "sh", name, &id])
-            .stdin(Stdio::null())
-            .status()?;
-        match status.success() {
-            true => Ok(()),
-            false => Err(format!("cannot send {name} to process {id}: {status}").into()),
-        }
+        signal(self.child.id(), name)
     }
 
     /// All of the standard error.
@@ -151,6 +142,20 @@ impl Process {
     /// What it holds in memory now.
     pub fn memory(&self) -> Result<Memory> {
         memory_of(self.child.id())
+    }
+}
+
+/// Sends a process a signal by the name that `kill` knows. The shell has that built in.
+pub fn signal(id: u32, name: &str) -> Result<()> {
+    let id = id.to_string();
+    let line = "kill -s \"$1\" \"$2\"";
+    let status = Command::new("sh")
+        .args(["-c", line, "sh", name, &id])
+        .stdin(Stdio::null())
+        .status()?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(format!("cannot send {name} to process {id}: {status}").into()),
     }
 }
 

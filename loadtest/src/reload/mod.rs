@@ -151,8 +151,8 @@ impl Reload {
         let all = Tally::merged(&tallies)?;
         let ratio = ratio(&tallies);
         let mut claims = Claims::default();
-        claims.none("no request failed", all.sent, &failures(&all));
-        let endless = all.sent - all.whole - all.failed();
+        claims.none("no request failed", all.sent, &all.failures());
+        let endless = all.endless();
         claims.check(
             endless == 0,
             "one terminal outcome a request",
@@ -182,8 +182,13 @@ impl Reload {
         claims.none("no long stream broke", long.streams, &long.broken);
         claims.none(
             "a stream is charged by the price that held when it began",
-            long.spanning,
+            long.streams,
             &long.repriced,
+        );
+        claims.check(
+            long.spanning > 0,
+            "streams outlasted their price",
+            &format!("{} of {}", long.spanning, long.streams),
         );
         balance.claim(&mut claims);
         claims.check(
@@ -245,7 +250,7 @@ impl Reload {
             sightings.lag_ms.spread(0),
             long.streams,
             long.spanning,
-            all.failed() as f64 / all.sent.max(1) as f64,
+            all.error_share(),
             balance.off,
             begin as f64 / 1024.0,
             end as f64 / 1024.0,
@@ -339,13 +344,6 @@ fn ratio(tallies: &[Tally]) -> Samples {
         samples.add(with.ms(0.99) / without.ms(0.99));
     }
     samples
-}
-
-/// The failures of a tally, one entry each, the first ones in words.
-fn failures(tally: &Tally) -> Vec<String> {
-    let mut words = tally.words.clone();
-    words.resize(tally.failed() as usize, "more".to_owned());
-    words
 }
 
 #[cfg(test)]

@@ -2,13 +2,14 @@
 //! configuration, a successor, a crowd. Requests are due at times fixed in advance and timed from them to the first
 //! byte of the answer; half of them stream. What becomes of each is counted to the phase in which it was due.
 //!
-//! [`pool`] is the connections, [`chat`] the requests, [`tally`] what came of them, [`gateway`] the one under test,
+//! [`pool`] is the connections, [`chat`] the requests, [`tally`] what came of them, [`regulars`] clients with other habits, [`gateway`] the one under test,
 //! [`watch`] what is looked at meanwhile, [`balance`] the comparison of its ledger with the provider's count.
 
 pub mod balance;
 pub mod chat;
 pub mod gateway;
 pub mod pool;
+pub mod regulars;
 pub mod tally;
 pub mod watch;
 

@@ -39,6 +39,23 @@ impl Tally {
         self.failed
     }
 
+    /// An entry for each of them, the first ones in words.
+    pub fn failures(&self) -> Vec<String> {
+        let mut words = self.words.clone();
+        words.resize(self.failed as usize, "one more".to_owned());
+        words
+    }
+
+    /// Requests that were sent and neither answered nor failed.
+    pub fn endless(&self) -> u64 {
+        self.sent.saturating_sub(self.whole + self.failed)
+    }
+
+    /// The share of those that were sent.
+    pub fn error_share(&self) -> f64 {
+        self.failed as f64 / self.sent.max(1) as f64
+    }
+
     /// A quantile of the time to the first byte, in milliseconds.
     pub fn ms(&self, quantile: f64) -> f64 {
         self.first_byte.value_at_quantile(quantile) as f64 / 1000.0
