@@ -82,11 +82,6 @@ impl Steady {
         self.shared.phase.store(number, Ordering::Relaxed);
     }
 
-    /// How many failed so far, over all phases.
-    pub fn failed(&self) -> u64 {
-        locked(&self.shared.tallies).all().map(Tally::failed).sum()
-    }
-
     /// When the first request was answered well that was due after some moment.
     pub fn served_since(&self, moment: Instant) -> Option<Instant> {
         locked(&self.shared.tallies).served_since(moment)

@@ -120,11 +120,6 @@ impl Tallies {
         }
     }
 
-    /// All phases so far.
-    pub fn all(&self) -> impl Iterator<Item = &Tally> {
-        self.phases.iter()
-    }
-
     /// When the first of those was answered that were due after some moment.
     pub fn served_since(&self, moment: Instant) -> Option<Instant> {
         let since = self.served.iter().filter(|(due, _)| *due >= moment);

@@ -84,7 +84,9 @@ pub struct Seen {
     pub fared: Fared,
     /// Milliseconds that an upgrade took.
     pub took_ms: Samples,
-    /// Upgrades that did not succeed.
+    /// Upgrades that were tried.
+    pub tried: u64,
+    /// Those of them that did not succeed.
     pub failed: Vec<String>,
     /// Upgrades after which the pid file did not name the successor.
     pub misnamed: Vec<String>,
@@ -205,6 +207,7 @@ impl Course<'_> {
             sparse,
             fared,
             took_ms: replaced.took_ms,
+            tried: replaced.tried,
             failed: replaced.failed,
             misnamed: replaced.misnamed,
             leaving: succession.leaving(),
@@ -229,6 +232,7 @@ impl Course<'_> {
         replaced: &mut Replaced,
     ) -> Result<()> {
         let begin = Instant::now();
+        replaced.tried += 1;
         let called = upgrade(program, &places.file, &[], self.scratch, PATIENCE).await?;
         if called.is_well() {
             let successor = succession.follow(&called.printed)?;
@@ -268,6 +272,7 @@ impl Course<'_> {
 #[derive(Default)]
 struct Replaced {
     took_ms: Samples,
+    tried: u64,
     failed: Vec<String>,
     misnamed: Vec<String>,
 }

@@ -72,7 +72,7 @@ impl Upgrade {
                 .await
                 .map_err(|error| format!("{store}: {error}"))?;
             claims.part(store);
-            seen.claim(self.times, &mut claims);
+            seen.claim(&mut claims);
             table.add(store, &seen);
         }
         Ok(claims.report(table.text()))

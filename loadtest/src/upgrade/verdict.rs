@@ -11,10 +11,10 @@ use crate::steady::tally::Tally;
 
 impl Seen {
     /// Adds what must hold.
-    pub fn claim(&self, times: u32, claims: &mut Claims) {
-        let done = u64::from(times) + 1;
-        claims.none("each upgrade succeeds", done, &self.failed);
-        claims.none("the pid file names the successor", done, &self.misnamed);
+    pub fn claim(&self, claims: &mut Claims) {
+        claims.none("each upgrade succeeds", self.tried, &self.failed);
+        let followed = self.leaving.len() as u64;
+        claims.none("the pid file names the successor", followed, &self.misnamed);
         let requests = self.requests();
         let failures: Vec<String> = self
             .steady
@@ -39,11 +39,7 @@ impl Seen {
             &format!("{:?}", self.fared),
         );
         let late = self.late();
-        claims.none(
-            "an old process ends when its streams have",
-            self.leaving.len() as u64,
-            &late,
-        );
+        claims.none("an old process ends when its streams have", followed, &late);
         claims.check(
             self.most <= 2,
             "never more than one old process beside the new one",
