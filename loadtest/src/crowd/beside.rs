@@ -103,13 +103,13 @@ impl Crowd {
 
         steady.phase(2);
         let members = Members::gather(self.kind, self.count, front).await?;
-        let with = descriptors_of(id)?;
         steady.phase(3);
         let begin = Instant::now();
-        let mut most = 0;
+        let (mut most, mut with) = (0, 0);
         while begin.elapsed() < self.beside {
             sleep(Duration::from_millis(500)).await;
             most = most.max(pss(id).unwrap_or(0));
+            with = with.max(descriptors_of(id)?);
             gateway.process.check()?;
         }
         steady.phase(4);

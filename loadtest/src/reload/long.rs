@@ -155,6 +155,7 @@ pub fn judge(streams: &[Stream], written: &Written, rows: &BTreeMap<String, Row>
 
 #[cfg(test)]
 mod tests {
+    use super::super::sightings::Cause;
     use super::*;
     use crate::ledger::money::Tokens;
 
@@ -164,7 +165,7 @@ mod tests {
         let at = |seconds| begin + Duration::from_secs(seconds);
         let mut written = Written::default();
         for version in 0..9 {
-            written.add(at(3 * version), version);
+            written.add(at(3 * version), version, Cause::Watch);
         }
         let stream = |index, from| Stream {
             index,

@@ -23,26 +23,44 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A file that is valid must be served within this time.
 pub const APPLIED: Duration = Duration::from_secs(2);
 
-/// Files that were written, in order: when, and which.
+/// How the gateway learns of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// By SIGHUP.
+    Signal,
+    /// It looks by itself.
+    Watch,
+}
+
+/// A file that was written.
+#[derive(Debug, Clone, Copy)]
+struct File {
+    at: Instant,
+    version: u64,
+    cause: Cause,
+}
+
+/// Files that were written, in order.
 #[derive(Debug, Clone, Default)]
-pub struct Written(Vec<(Instant, u64)>);
+pub struct Written(Vec<File>);
 
 impl Written {
     /// Another one.
-    pub fn add(&mut self, at: Instant, version: u64) {
-        self.0.push((at, version));
+    pub fn add(&mut self, at: Instant, version: u64, cause: Cause) {
+        self.0.push(File { at, version, cause });
     }
 
-    /// All.
-    pub fn all(&self) -> &[(Instant, u64)] {
-        &self.0
+    /// How many, and how many of them are invalid.
+    pub fn count(&self) -> (usize, usize) {
+        let invalid = self.0.iter().filter(|file| is_invalid(file.version));
+        (self.0.len(), invalid.count())
     }
 
     /// The last valid one at some moment.
     pub fn good_at(&self, moment: Instant) -> Option<u64> {
-        let before = self.0.iter().rev().filter(|(at, _)| *at <= moment);
+        let before = self.0.iter().rev().filter(|file| file.at <= moment);
         before
-            .map(|(_, version)| *version)
+            .map(|file| file.version)
             .find(|version| !is_invalid(*version))
     }
 
@@ -83,12 +101,14 @@ pub struct Verdict {
     pub seen: u64,
     /// Answers that do not tell what they must.
     pub wrong: Vec<String>,
-    /// Valid versions that were served before the next was written.
+    /// Valid versions that the gateway was signalled of and that were served before the next was written.
     pub served: u64,
-    /// Valid versions.
+    /// Valid versions that it was signalled of.
     pub valid: u64,
-    /// Milliseconds from the rename until a version was served.
-    pub lag_ms: Samples,
+    /// Milliseconds from the rename until a version was served: of those it was signalled of.
+    pub signalled_ms: Samples,
+    /// The same of those that it found by itself.
+    pub watched_ms: Samples,
 }
 
 impl Sightings {
@@ -153,20 +173,28 @@ fn judge(log: &[Seen], written: &Written) -> Verdict {
             Err(words) => verdict.wrong.push(words.clone()),
         }
     }
-    for (index, (at, version)) in written.all().iter().enumerate() {
-        if is_invalid(*version) {
+    for (index, file) in written.0.iter().enumerate() {
+        let File { at, version, cause } = *file;
+        if is_invalid(version) {
             continue;
         }
-        verdict.valid += 1;
-        let next = written.all().get(index + 1).map(|(at, _)| *at);
+        let next = written.0.get(index + 1).map(|file| file.at);
         let first = log
             .iter()
-            .find(|seen| seen.version.as_ref() == Ok(version))
+            .find(|seen| seen.version.as_ref() == Ok(&version))
             .map(|seen| seen.answered);
-        if let Some(first) = first {
-            let lag = first.saturating_duration_since(*at);
-            verdict.lag_ms.add(lag.as_secs_f64() * 1000.0);
-            verdict.served += u64::from(next.is_none_or(|next| first <= next));
+        let lag = first.map(|first| first.saturating_duration_since(at).as_secs_f64() * 1000.0);
+        match cause {
+            Cause::Watch => {
+                lag.into_iter().for_each(|lag| verdict.watched_ms.add(lag));
+            }
+            Cause::Signal => {
+                let in_time = first.is_some_and(|first| next.is_none_or(|next| first <= next));
+                verdict.valid += 1;
+                verdict.served += u64::from(in_time);
+                lag.into_iter()
+                    .for_each(|lag| verdict.signalled_ms.add(lag));
+            }
         }
     }
     verdict
@@ -180,7 +208,11 @@ mod tests {
         let mut written = Written::default();
         for version in 7..13 {
             let at = begin + Duration::from_secs(3 * (version - 7));
-            written.add(at, version);
+            let cause = match version {
+                10 => Cause::Watch,
+                _ => Cause::Signal,
+            };
+            written.add(at, version, cause);
         }
         written
     }
@@ -221,7 +253,8 @@ mod tests {
         ];
         let verdict = judge(&log, &written(begin));
         assert_eq!(verdict.wrong.len(), 3, "{:?}", verdict.wrong);
-        assert_eq!((verdict.seen, verdict.valid, verdict.served), (7, 5, 2));
-        assert_eq!(verdict.lag_ms.median(), 100.0);
+        assert_eq!((verdict.seen, verdict.valid, verdict.served), (7, 4, 2));
+        assert_eq!(verdict.signalled_ms.median(), 70.0);
+        assert_eq!(verdict.watched_ms.median(), 4_000.0);
     }
 }

@@ -17,8 +17,8 @@ use crate::steady::gateway::Places;
 /// How long the successor may take, as the verb is told.
 const TIMEOUT: &str = "3s";
 
-/// How long the verb may take then.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long the verb may take then: the old process may have to open its store again.
+const PATIENCE: Duration = Duration::from_secs(45);
 
 /// So long afterwards no process is left of it.
 const GONE: Duration = Duration::from_secs(5);
