@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use super::members::{EVENTS, FIRST, Fate, KEY, Kind, Members};
+use super::flood::{self, Flood};
+use super::members::{FIRST, Fate, KEY, Kind, Members};
 use crate::Result;
 use crate::kills::told_of;
 use crate::ledger::claims::Claims;
-use crate::ledger::provider::{EVENT_BYTES, Provider};
+use crate::ledger::provider::Provider;
 use crate::ledger::sight;
 use crate::process::{Scratch, descriptors_of};
 use crate::report::Samples;
@@ -36,9 +37,12 @@ const SLOWER: (f64, f64) = (5.0, 25.0);
 /// Descriptors that may be open beside those of the beginning: more connections for the good traffic.
 const OPEN: u64 = 64;
 
+/// When the crowd has left, its descriptors are closed within this time.
+const CLOSED: Duration = Duration::from_secs(10);
+
 /// A slow reader costs at most so much, KiB; its provider has written at most so much beyond what it took, bytes.
 const READER_KIB: f64 = 256.0;
-const AHEAD: f64 = 8.0 * 1024.0 * 1024.0;
+const AHEAD: f64 = 4.0 * 1024.0 * 1024.0;
 
 /// Patience until all is charged.
 const SETTLE: Duration = Duration::from_secs(60);
@@ -85,8 +89,17 @@ impl Crowd {
     pub async fn run(&self, program: &Path, scratch: &Scratch, rate: u32) -> Result<Seen> {
         let provider = Provider::start().await?;
         let places = Places::new(scratch)?;
+        let flood = Flood::start()?;
         let terms = Terms {
             keys: vec![GOOD.to_owned(), KEY.to_owned()],
+            providers: format!(
+                "  flood: {{ api: openai, base_url: \"http://{}/v1\", keys: [\"upstream-secret\"] }}\n",
+                flood.address
+            ),
+            models: format!(
+                "  - {{ id: {0}, upstreams: [{{ provider: flood, model: {0} }}], price: {{ output: 1 }} }}\n",
+                flood::MODEL
+            ),
             ..Terms::default()
         };
         places.configure(&places.yaml(provider.address, &terms))?;
@@ -120,16 +133,17 @@ impl Crowd {
             }
             None => members.fate(),
         };
-        let written = (self.kind == Kind::Reader).then(|| {
-            let told = provider.book.told();
-            let events: u64 = told.range(FIRST..).map(|(_, told)| told.events).sum();
-            let share = |sum: u64| sum as f64 / self.count as f64;
-            (share(events * EVENT_BYTES as u64), share(fate.taken))
-        });
+        let share = |sum: u64| sum as f64 / self.count as f64;
+        let written =
+            (self.kind == Kind::Reader).then(|| (share(flood.written()), share(fate.taken)));
         members.leave().await;
         let gone = Instant::now();
         sleep(AFTER).await;
-        let after = descriptors_of(id)?;
+        let mut after = descriptors_of(id)?;
+        while after > before.1 + OPEN && gone.elapsed() < CLOSED {
+            sleep(Duration::from_millis(100)).await;
+            after = descriptors_of(id)?;
+        }
         let recovery = steady.served_since(gone);
         let tallies = steady.finish().await?;
         let peak = memory.peak();
@@ -213,7 +227,7 @@ impl Seen {
                 &format!("{:.1} KiB", self.each_kib()),
             );
             claims.check(
-                written - taken <= AHEAD && written < (EVENTS * EVENT_BYTES as u64) as f64 / 2.0,
+                written - taken <= AHEAD && written < flood::STREAM as f64 / 2.0,
                 "a slow reader's provider is throttled",
                 &format!("a reader took {taken:.0} bytes, its provider wrote {written:.0}"),
             );

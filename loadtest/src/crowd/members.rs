@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::flood;
 use crate::Result;
 use crate::bench::chat;
 use crate::connection::Connection;
@@ -34,9 +35,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The slow ones do something so often.
 const BEAT: Duration = Duration::from_secs(1);
-
-/// Events that a slow reader asks for, as fast as they can be had: some 17 MB.
-pub const EVENTS: u64 = 100_000;
 
 /// What a slow reader takes each time, and what its system takes ahead.
 const SIP: usize = 1024;
@@ -156,7 +154,11 @@ pub async fn connect(index: u64, ahead: Option<u32>, front: SocketAddr) -> Resul
 
 /// The bytes of a request of the crowd.
 pub fn ask(front: SocketAddr, wish: Wish) -> Vec<u8> {
-    let body = body(MODEL, wish);
+    ask_of(front, MODEL, wish)
+}
+
+fn ask_of(front: SocketAddr, model: &str, wish: Wish) -> Vec<u8> {
+    let body = body(model, wish);
     request(
         &chat(front),
         &secret(KEY),
@@ -189,7 +191,7 @@ async fn come(kind: Kind, index: u64, front: SocketAddr) -> Result<TcpStream> {
             stream.write_all(head.as_bytes()).await?;
         }
         Kind::Reader => {
-            let bytes = ask(front, wish(Answer::Stream(EVENTS)));
+            let bytes = ask_of(front, flood::MODEL, wish(Answer::Stream(1)));
             stream.write_all(&bytes).await?;
         }
         Kind::Idle => {

@@ -1,12 +1,13 @@
 //! Whether good traffic is unharmed by a crowd that holds connections: idle ones, slow ones, silent ones; and whether
 //! what is beyond the caps is refused at once, while those who run the gateway are answered.
 //!
-//! [`members`] is the crowd, [`beside`] good traffic beside it, [`caps`] and [`thrown`] what is beyond the caps, [`descriptors`] a
+//! [`members`] is the crowd, [`beside`] good traffic beside it, [`flood`] the provider of slow readers, [`caps`] and [`thrown`] what is beyond the caps, [`descriptors`] a
 //! gateway that may open hardly any files.
 
 mod beside;
 mod caps;
 pub mod descriptors;
+mod flood;
 mod members;
 mod thrown;
 

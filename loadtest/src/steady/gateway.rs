@@ -52,6 +52,8 @@ pub struct Terms {
     pub plan: String,
     /// Further settings of the provider, each with a comma in front of it.
     pub provider: String,
+    /// Further providers, a line each.
+    pub providers: String,
     /// Further models: items of the list, a line each.
     pub models: String,
     /// Further settings, a line each.
@@ -105,6 +107,7 @@ impl Places {
             redis,
             plan,
             provider,
+            providers,
             models,
             more,
         } = terms;
@@ -125,7 +128,7 @@ surfaces: [{{ mount: /v1, api: openai }}]
 store: {{ path: "{store}"{redis} }}
 providers:
   fake: {{ api: openai, base_url: "http://{upstream}/v1", keys: ["upstream-secret"]{provider} }}
-currency: CNY
+{providers}currency: CNY
 models:
   - id: {MODEL}
     upstreams: [{{ provider: fake, model: fake }}]
