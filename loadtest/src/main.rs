@@ -13,6 +13,7 @@
 mod balancer;
 mod bench;
 mod charges;
+mod clock;
 mod cluster;
 mod compare;
 mod connection;
@@ -99,6 +100,8 @@ enum Verb {
     Crowd(crowd::Crowds),
     /// Check that a gateway without free file descriptors neither spins nor falls silent, and recovers.
     Descriptors(crowd::descriptors::Descriptors),
+    /// Check that a gateway whose clock jumps by a day opens and locks nothing; needs libfaketime, and is skipped without.
+    Clock(clock::Clock),
     /// Measure what a refusal costs: 429 with limits in memory and in Redis, 401.
     Refusals(refusals::Refusals),
 }
@@ -262,6 +265,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Upgrade(upgrade) => conclude(upgrade.out.clone(), upgrade.run()),
         Verb::Crowd(crowd) => conclude(crowd.out.clone(), crowd.run()),
         Verb::Descriptors(descriptors) => conclude(descriptors.out.clone(), descriptors.run()),
+        Verb::Clock(clock) => conclude(clock.out.clone(), clock.run()),
         Verb::Kills(kills) => conclude(kills.out.clone(), kills.run()),
         Verb::Limits(limits) => conclude(limits.out.clone(), limits.run()),
         Verb::Outage(outage) => conclude(outage.out.clone(), outage.run()),

@@ -37,6 +37,9 @@ const BODY: usize = 1024 * 1024;
 /// The bytes of `POST /v1/chat/completions HTTP/1.1`.
 const FIRST_LINE: usize = 36;
 
+/// Held requests that are completed at a time: fewer than may be in flight.
+const AT_A_TIME: usize = 64;
+
 /// Requests in flight are answered after so long: all of them are there meanwhile.
 const THINKS_MS: u64 = 3_000;
 
@@ -165,9 +168,11 @@ async fn connections(front: SocketAddr) -> Result<Ends> {
     let more = (CONNECTIONS..CONNECTIONS + MORE_CONNECTIONS).map(request);
     // No more than the first line is sent.
     let kept = ask(front, wish(0, 0)).len() - FIRST_LINE;
-    let held = Thrown::throw(front, held, kept);
+    let held = Thrown::throw(front, held, kept, AT_A_TIME);
     held.begun(SEND).await;
-    let refused = Thrown::throw(front, more.collect(), 0).complete().await?;
+    let refused = Thrown::throw(front, more.collect(), 0, AT_A_TIME)
+        .complete()
+        .await?;
     let mut ends = held.complete().await?;
     ends.extend(refused);
     Ok(ends)
@@ -178,7 +183,9 @@ async fn requests(front: SocketAddr) -> Result<Ends> {
     let first = 10_000;
     let request = |index| ask(front, wish(index, THINKS_MS));
     let all = (first..first + REQUESTS).map(request).collect();
-    Thrown::throw(front, all, 0).complete().await
+    Thrown::throw(front, all, 0, REQUESTS as usize)
+        .complete()
+        .await
 }
 
 /// Bodies of which the last byte comes when all the others are there.
@@ -186,7 +193,7 @@ async fn bodies(front: SocketAddr) -> Result<Ends> {
     let first = 20_000;
     let request = |index| padded(ask(front, wish(index, 0)), BODY);
     let all = (first..first + BODIES).map(request).collect();
-    let thrown = Thrown::throw(front, all, 1);
+    let thrown = Thrown::throw(front, all, 1, BODIES as usize);
     thrown.begun(SEND).await;
     thrown.complete().await
 }

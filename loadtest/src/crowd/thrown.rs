@@ -80,24 +80,31 @@ pub struct Thrown {
 }
 
 impl Thrown {
-    /// Throws requests. Of each the last bytes are kept back, so many, until [`Thrown::complete`]; none may be.
-    pub fn throw(front: SocketAddr, requests: Vec<Vec<u8>>, kept: usize) -> Self {
+    /// Throws requests. Of each the last bytes are kept back, so many, until [`Thrown::complete`]; none may be. Only so many
+    /// are under way at a time, those not counted of which something is kept back.
+    pub fn throw(front: SocketAddr, requests: Vec<Vec<u8>>, kept: usize, at_once: usize) -> Self {
         let (rest, wanted) = watch::channel(kept == 0);
         let begun = Arc::new(Semaphore::new(0));
         let room = Arc::new(Semaphore::new(AT_ONCE));
+        let turns = Arc::new(Semaphore::new(at_once));
         let count = requests.len() as u64;
         let mut tasks = JoinSet::new();
         for (index, request) in (0_u64..).zip(requests) {
             let (wanted, begun, room) = (wanted.clone(), Arc::clone(&begun), Arc::clone(&room));
-            let begun = Begun(begun);
+            let (begun, turns) = (Begun(begun), Arc::clone(&turns));
             tasks.spawn(async move {
+                let mut turn = None;
+                if kept == 0 {
+                    turn = turns.acquire().await.ok();
+                }
                 let seat = room.acquire_owned().await;
                 let stream = connect(index, None, front).await;
                 drop(seat);
-                let begin = Instant::now();
+                // From when it is waited for: not while we hold back the rest.
+                let mut begin = Instant::now();
                 let sent = async {
                     let (reader, mut writer) = stream?.into_split();
-                    let mut answer = tokio::spawn(answer(reader));
+                    let answer = answer(reader);
                     let (first, last) = request.split_at(request.len().saturating_sub(kept));
                     let write = async {
                         // Who is refused need not read all: the answer tells.
@@ -105,11 +112,15 @@ impl Thrown {
                         drop(begun);
                         let mut wanted = wanted;
                         let _ = wanted.wait_for(|wanted| *wanted).await;
+                        if turn.is_none() {
+                            turn = turns.acquire().await.ok();
+                            begin = Instant::now();
+                        }
                         let _ = writer.write_all(last).await;
                         std::future::pending::<()>().await;
                     };
                     tokio::select! {
-                        answered = &mut answer => answered?,
+                        answered = answer => answered,
                         () = write => Err("not answered".into()),
                     }
                 };
@@ -219,7 +230,7 @@ mod tests {
                 let _ = stream.write_all(answer).await;
             }
         });
-        let thrown = Thrown::throw(front, vec![b"GET\n".to_vec(); 4], 1);
+        let thrown = Thrown::throw(front, vec![b"GET\n".to_vec(); 4], 1, 4);
         thrown.begun(Duration::from_secs(5)).await;
         let ends = thrown.complete().await?;
         assert_eq!((ends.count(), ends.well(), ends.refused().len()), (4, 1, 1));

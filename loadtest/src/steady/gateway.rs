@@ -46,6 +46,8 @@ pub struct Places {
 pub struct Terms {
     /// Names of keys; all belong to [`ACCOUNT`].
     pub keys: Vec<String>,
+    /// Another key, with an account and a plan of its own.
+    pub limited: Option<Limited>,
     /// Its balances and limits are in this Redis.
     pub redis: Option<SocketAddr>,
     /// Further settings of the only plan, each with a comma behind it.
@@ -58,6 +60,15 @@ pub struct Terms {
     pub models: String,
     /// Further settings, a line each.
     pub more: String,
+}
+
+/// A key with a plan that limits it.
+#[derive(Debug, Clone)]
+pub struct Limited {
+    /// The name of key, account and plan.
+    pub name: String,
+    /// Settings of the plan, each with a comma behind it.
+    pub plan: String,
 }
 
 /// A running gateway; its first process ends when dropped.
@@ -104,6 +115,7 @@ impl Places {
         } = self;
         let Terms {
             keys,
+            limited,
             redis,
             plan,
             provider,
@@ -118,6 +130,12 @@ impl Places {
         let [input, output, cached] = [PRICE.input, PRICE.output, PRICE.cached]
             .map(|price| decimal(i64::try_from(price).unwrap_or_default()));
         let balance = decimal(SEED);
+        let (mut plans, mut accounts) = (String::new(), String::new());
+        if let Some(Limited { name, plan }) = limited {
+            plans = format!("  {name}: {{ {plan}models: [\"*\"] }}\n");
+            accounts =
+                format!("  {name}: {{ plan: {name}, balance: {balance}, projects: [default] }}\n");
+        }
         let mut text = format!(
             r#"version: 1
 threads: 2
@@ -135,17 +153,18 @@ models:
     price: {{ input: {input}, output: {output}, cached_input: {cached} }}
 {models}plans:
   open: {{ {plan}models: ["*"] }}
-billing: {{ mode: enforce }}
+{plans}billing: {{ mode: enforce }}
 {more}accounts:
   {ACCOUNT}: {{ plan: open, balance: {balance}, projects: [default] }}
-keys:
+{accounts}keys:
 "#
         );
-        for name in keys {
+        let others = limited.iter().map(|one| (&one.name, one.name.as_str()));
+        for (name, account) in keys.iter().map(|name| (name, ACCOUNT)).chain(others) {
             let hash = sha256(&secret(name));
             let _ = writeln!(
                 text,
-                r#"  - {{ name: {name}, account: {ACCOUNT}, sha256: "{hash}", project: default }}"#
+                r#"  - {{ name: {name}, account: {account}, sha256: "{hash}", project: default }}"#
             );
         }
         text
