@@ -19,7 +19,7 @@ use crate::provider::add_chunk;
 pub const MODEL: &str = "flood";
 
 /// Bytes of a whole stream: more than all buffers on the way may hold.
-pub const STREAM: u64 = 16 * 1024 * 1024;
+pub const STREAM: u64 = 32 * 1024 * 1024;
 
 const HEAD: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
