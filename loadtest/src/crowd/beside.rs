@@ -28,6 +28,9 @@ pub const GOOD: &str = "steady";
 const ALONE: Duration = Duration::from_secs(10);
 const AFTER: Duration = Duration::from_secs(2);
 
+/// Until the buffers on the way to slow readers are full, the crowd counts as coming: the provider is fast so long.
+const FILLS: Duration = Duration::from_secs(5);
+
 /// What is let go may take so much longer than it should.
 const LATE: Duration = Duration::from_secs(5);
 
@@ -69,6 +72,7 @@ pub struct Seen {
     fate: Fate,
     until: Option<Duration>,
     alone: Tally,
+    coming: Tally,
     beside: Tally,
     all: Tally,
     /// KiB before the crowd, and the most with it.
@@ -120,6 +124,9 @@ impl Crowd {
 
         steady.phase(2);
         let members = Members::gather(self.kind, self.count, front).await?;
+        if self.kind == Kind::Reader {
+            sleep(FILLS).await;
+        }
         steady.phase(3);
         let begin = Instant::now();
         let (mut most, mut with) = (0, 0);
@@ -164,6 +171,7 @@ impl Crowd {
             fate,
             until: self.until,
             alone: of(1)?,
+            coming: of(2)?,
             beside: of(3)?,
             all: Tally::merged(&tallies)?,
             memory: (before.0, most),
@@ -272,7 +280,7 @@ impl Seen {
             format!("{:.0} / {:.0}", written / 1024.0, taken / 1024.0)
         });
         format!(
-            "| {} | {} | {} | {} | {:.6} | {:.1} / {:.1} | {:.1} / {:.1} | {:.1} | {} ({} left) | {before} → {with} → {after} | {written} \
+            "| {} | {} | {} | {} | {:.6} | {:.1} / {:.1} | {:.1} / {:.1} | {:.1} / {:.1} | {:.1} | {} ({} left) | {before} → {with} → {after} | {written} \
              | {} | {:.0} | {:.1} |\n",
             self.name,
             self.fate.came,
@@ -281,6 +289,8 @@ impl Seen {
             self.all.error_share(),
             self.alone.ms(0.5),
             self.alone.ms(0.99),
+            self.coming.ms(0.5),
+            self.coming.ms(0.99),
             self.beside.ms(0.5),
             self.beside.ms(0.99),
             self.each_kib(),
@@ -295,7 +305,7 @@ impl Seen {
 }
 
 /// The table's head.
-pub const HEAD: &str = "| crowd | how many | good requests | without one end | error share | alone p50 / p99, ms | beside p50 / p99, ms \
+pub const HEAD: &str = "| crowd | how many | good requests | without one end | error share | alone p50 / p99, ms | while it comes, ms | beside p50 / p99, ms \
      | KiB for each | let go after, s | descriptors before → with → after | KiB written by the provider / taken, a reader \
      | ledger − provider | recovery, ms | peak PSS, MiB |\n\
-     | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n";
+     | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n";

@@ -46,6 +46,9 @@ const THINKS_MS: u64 = 3_000;
 /// A refusal takes at most so long.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
+/// So long bodies are held back: who is refused only with the last byte is refused too late.
+const REFUSAL: Duration = Duration::from_secs(2);
+
 /// Places that good traffic and those who ask after the gateway's health may take.
 const OTHERS: u64 = 64;
 
@@ -56,7 +59,7 @@ const ALONE: Duration = Duration::from_secs(3);
 const COPIES: u64 = 3;
 
 /// How long a part of a request may take to be sent.
-const SEND: Duration = Duration::from_secs(8);
+const SEND: Duration = Duration::from_secs(20);
 const SETTLE: Duration = Duration::from_secs(60);
 
 /// One thing that was thrown.
@@ -195,6 +198,8 @@ async fn bodies(front: SocketAddr) -> Result<Ends> {
     let all = (first..first + BODIES).map(request).collect();
     let thrown = Thrown::throw(front, all, 1, BODIES as usize);
     thrown.begun(SEND).await;
+    // A refusal does not wait for the rest.
+    sleep(REFUSAL).await;
     thrown.complete().await
 }
 

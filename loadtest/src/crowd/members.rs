@@ -98,6 +98,8 @@ impl Members {
                     Ok(stream) => {
                         let since = Instant::now();
                         locked(&fate).came += 1;
+                        // Not all at the same moment of each second.
+                        sleep(BEAT * (index % 50) as u32 / 50).await;
                         stay(kind, stream, &fate).await;
                         locked(&fate).gone.push(since.elapsed());
                     }

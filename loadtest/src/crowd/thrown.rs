@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::members::connect;
 use crate::Result;
-use crate::http::{fields, response_head};
+use crate::http::{fields, head_length, response_head};
 
 /// How long one may take, from its first byte to its answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -26,7 +26,7 @@ const AT_ONCE: usize = 64;
 pub enum End {
     /// 200.
     Well,
-    /// 503 with `Retry-After`: after so long from its first byte.
+    /// 503 with `Retry-After`: so long after it was sent, but for what was kept back of its body.
     Refused(Duration),
     /// Anything else, in words.
     Wrong(String),
@@ -100,7 +100,7 @@ impl Thrown {
                 let seat = room.acquire_owned().await;
                 let stream = connect(index, None, front).await;
                 drop(seat);
-                // From when it is waited for: not while we hold back the rest.
+                // From when it can be answered: when the head is sent, and as much of the body as is sent at once.
                 let mut begin = Instant::now();
                 let sent = async {
                     let (reader, mut writer) = stream?.into_split();
@@ -109,11 +109,14 @@ impl Thrown {
                     let write = async {
                         // Who is refused need not read all: the answer tells.
                         let _ = writer.write_all(first).await;
+                        begin = Instant::now();
                         drop(begun);
                         let mut wanted = wanted;
                         let _ = wanted.wait_for(|wanted| *wanted).await;
                         if turn.is_none() {
                             turn = turns.acquire().await.ok();
+                        }
+                        if head_length(first).is_none() {
                             begin = Instant::now();
                         }
                         let _ = writer.write_all(last).await;

@@ -367,20 +367,4 @@ fn ratio(tallies: &[Tally]) -> Samples {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn half_of_the_time_the_file_is_written() {
-        for seconds in [10, 29, 30, 60, 300] {
-            let phases = Phases::new(seconds);
-            let with = (0..phases.count).filter(|number| Phases::with(*number));
-            let with = with.count() as u32;
-            assert_eq!(u64::from(with) * 2, phases.count);
-            let time = phases.lasts * with;
-            assert!(time.abs_diff(Duration::from_secs(seconds)) < Duration::from_millis(20));
-        }
-        let order = [0, 1, 2, 3].map(Phases::with);
-        assert_eq!(order, [false, true, true, false]);
-    }
-}
+mod tests;

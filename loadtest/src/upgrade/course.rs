@@ -35,8 +35,9 @@ const REST: Duration = Duration::from_secs(3);
 /// The longest stream in tenths of a second, and the shortest.
 const EVENTS: (u64, u64) = (20, 80);
 
-/// An old process has ended when its longest stream has, and this time after.
-pub const LEAVE: Duration = Duration::from_secs(12);
+/// An old process has ended after this time: its longest stream, whose head told nobody yet that the connection would be
+/// closed; one more on the same connection, which tells; and some seconds.
+pub const LEAVE: Duration = Duration::from_secs(22);
 
 /// How long it may take until all is charged, and until the last process has ended.
 const SETTLE: Duration = Duration::from_secs(30);
@@ -92,8 +93,8 @@ pub struct Seen {
     pub misnamed: Vec<String>,
     /// From a successor's service to the old one's end.
     pub leaving: Vec<Option<Duration>>,
-    /// The most processes at a time.
-    pub most: usize,
+    /// The most processes at a time, and how many there may be.
+    pub most: (usize, usize),
     /// Upgrades that had to fail.
     pub failing: Vec<Failed>,
     /// The ledger beside the provider's count.
@@ -211,7 +212,7 @@ impl Course<'_> {
             failed: replaced.failed,
             misnamed: replaced.misnamed,
             leaving: succession.leaving(),
-            most: succession.most(),
+            most: (succession.most(), most(self.every)),
             failing,
             balance,
             account,
@@ -268,6 +269,12 @@ impl Course<'_> {
     }
 }
 
+/// How many processes may run at a time: the one that serves, its successor, and those that are still leaving.
+fn most(every: Duration) -> usize {
+    let leaving = LEAVE.as_millis() / every.as_millis().max(1);
+    2 + usize::try_from(leaving).unwrap_or(usize::MAX)
+}
+
 /// What came of upgrades.
 #[derive(Default)]
 struct Replaced {
@@ -285,4 +292,15 @@ fn balance(
     let one =
         |(key, numbers): &(&str, Range<u64>)| Balance::of(told, numbers.clone(), rows.get(*key));
     keys.iter().map(one).fold(Balance::default(), Balance::and)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_add_up_only_while_they_may_still_leave() {
+        assert_eq!(most(Duration::from_secs(10)), 4);
+        assert_eq!(most(Duration::from_secs(30)), 2);
+    }
 }

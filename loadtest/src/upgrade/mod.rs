@@ -32,7 +32,7 @@ pub struct Upgrade {
     /// How many times it is replaced, with each store.
     #[arg(long, default_value_t = 20, value_parser = value_parser!(u32).range(1..=1_000))]
     times: u32,
-    /// Seconds from one upgrade to the next: longer than a stream, so that the old one may have ended.
+    /// Seconds from one upgrade to the next: longer than a stream.
     #[arg(long, default_value_t = 10, value_parser = value_parser!(u64).range(1..=600))]
     every: u64,
     /// Requests a second.

@@ -41,9 +41,9 @@ impl Seen {
         let late = self.late();
         claims.none("an old process ends when its streams have", followed, &late);
         claims.check(
-            self.most <= 2,
-            "never more than one old process beside the new one",
-            &format!("{} at most", self.most),
+            self.most.0 <= self.most.1,
+            "no more processes run at a time than serve, follow and still have streams",
+            &format!("{} at most, {} allowed", self.most.0, self.most.1),
         );
         let wrong: Vec<String> = self
             .failing
@@ -157,7 +157,7 @@ impl Table {
             ms(0.99),
             ms(1.0),
             left.spread(1),
-            seen.most,
+            seen.most.0,
             seen.balance.off,
             seen.account.held,
             seen.peak as f64 / 1024.0,
