@@ -28,6 +28,9 @@ pub const GOOD: &str = "steady";
 const ALONE: Duration = Duration::from_secs(10);
 const AFTER: Duration = Duration::from_secs(2);
 
+/// Connections of good traffic and of those who ask after the gateway's health.
+const OTHERS: u64 = 1_000;
+
 /// Until the buffers on the way to slow readers are full, the crowd counts as coming: the provider is fast so long.
 const FILLS: Duration = Duration::from_secs(5);
 
@@ -68,6 +71,7 @@ pub struct Crowd {
 /// What was seen.
 pub struct Seen {
     name: &'static str,
+    kind: Kind,
     count: u64,
     fate: Fate,
     until: Option<Duration>,
@@ -107,6 +111,8 @@ impl Crowd {
                 "  - {{ id: {0}, upstreams: [{{ provider: flood, model: {0} }}], price: {{ output: 1 }} }}\n",
                 flood::MODEL
             ),
+            // Beyond the cap idle connections are closed to make room: that is another matter.
+            more: format!("limits: {{ connections: {} }}\n", self.count + OTHERS),
             ..Terms::default()
         };
         places.configure(&places.yaml(provider.address, &terms))?;
@@ -167,6 +173,7 @@ impl Crowd {
         let of = |phase: usize| Tally::merged(tallies.get(phase));
         Ok(Seen {
             name: self.name,
+            kind: self.kind,
             count: self.count,
             fate,
             until: self.until,
@@ -215,6 +222,15 @@ impl Seen {
         );
         claims.none("all of the crowd got in", self.count, &self.fate.kept_out);
         if let Some(until) = self.until {
+            if self.kind == Kind::Idle {
+                let early = self.fate.gone.iter().filter(|gone| **gone + LATE < until);
+                let early: Vec<String> = early.map(|gone| format!("after {gone:?}")).collect();
+                claims.none(
+                    "idle connections are kept for as long as they should be",
+                    self.fate.came,
+                    &early,
+                );
+            }
             let mut late: Vec<String> = self
                 .fate
                 .gone
