@@ -18,7 +18,7 @@ use crate::process::free_ports;
 use crate::provider::add_chunk;
 
 /// The longest request that is read.
-const LONGEST: usize = 64 * 1024;
+const LONGEST: usize = 2 * 1024 * 1024;
 
 /// The longest time that a wish may ask to wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
