@@ -43,6 +43,9 @@ enum Verb {
         /// Configuration file.
         #[arg(long, short, value_name = "FILE")]
         config: PathBuf,
+        /// Also print what it changes of this one, and which changes need a restart.
+        #[arg(long, value_name = "FILE")]
+        against: Option<PathBuf>,
     },
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
@@ -121,7 +124,7 @@ impl From<Value> for Output {
 pub fn run(cli: Cli) -> Result<(), String> {
     match cli.verb {
         Verb::Serve { config } => serve::run(config.as_deref()),
-        Verb::Check { config } => check::run(&config),
+        Verb::Check { config, against } => check::run(&config, against.as_deref()),
         Verb::Schema => schema::run(),
         Verb::Keys { access, verb } => say(keys::run(&verb, &access.api()?, access.json)?),
         Verb::Accounts { access, verb } => say(accounts::run(&verb, &access.api()?, access.json)?),

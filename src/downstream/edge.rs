@@ -40,17 +40,20 @@ const LINGER_BYTES: usize = 16 << 20;
 /// body.
 pub type Malformed = Box<dyn Fn(RequestId, Option<IpAddr>) -> (u16, String) + Send + Sync>;
 
+/// The largest request header in bytes, as it is now.
+pub type HeaderLimit = Box<dyn Fn() -> usize + Send + Sync>;
+
 /// The application that Pingora's connection loop serves.
 pub struct Edge<P> {
     proxy: Arc<P>,
-    header_limit: usize,
+    header_limit: HeaderLimit,
     malformed: Malformed,
     options: HttpServerOptions,
 }
 
 impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
-    /// Serves `proxy`; request headers above `header_limit` bytes are a fault.
-    pub fn new(proxy: Arc<P>, header_limit: usize, malformed: Malformed) -> Edge<P> {
+    /// Serves `proxy`; request headers above `header_limit` are a fault.
+    pub fn new(proxy: Arc<P>, header_limit: HeaderLimit, malformed: Malformed) -> Edge<P> {
         let mut options = HttpServerOptions::default();
         options.h2_idle_timeout = Some(KEEPALIVE);
         Edge {
@@ -159,7 +162,7 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
     }
 
     fn too_large(&self, size: usize, header: &RequestHeader) -> Option<Fault> {
-        (size > self.header_limit || header.headers.len() > MAX_FIELDS)
+        (size > (self.header_limit)() || header.headers.len() > MAX_FIELDS)
             .then_some(Fault::HeaderTooLarge)
     }
 }

@@ -3,6 +3,7 @@
 
 use super::billing::BillingMetrics;
 use super::limits::{LimitMetrics, StoreMetrics};
+use super::reload::ReloadMetrics;
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
@@ -68,6 +69,8 @@ pub struct Metrics {
     pub limits: Arc<LimitMetrics>,
     /// Money.
     pub billing: Arc<BillingMetrics>,
+    /// The configuration.
+    pub reload: ReloadMetrics,
 }
 
 /// OpenTelemetry's advice for `gen_ai.server.request.duration`.
@@ -195,6 +198,7 @@ impl Metrics {
             )?,
             limits: Arc::new(LimitMetrics::new(&registry)?),
             billing: Arc::new(BillingMetrics::new(&registry)?),
+            reload: ReloadMetrics::new(&registry)?,
             registry,
         }))
     }

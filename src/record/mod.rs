@@ -7,4 +7,5 @@ pub mod event;
 pub mod limits;
 pub mod metrics;
 pub mod recorder;
+pub mod reload;
 pub mod status;

@@ -16,7 +16,7 @@ use crate::record::recorder::Recorder;
 use crate::record::status::Traffic;
 use crate::rejection::CODES;
 use crate::route::{Api, Router};
-use crate::upstream::peer::{Template, read_authorities};
+use crate::upstream::peer::{Authorities, Template, read_authorities};
 use crate::upstream::{Paths, Provider, ProviderSettings, Timeouts};
 use crate::wire::error::{Dialect, Style};
 use crate::wire::rates;
@@ -32,24 +32,71 @@ pub struct DemoAccess {
     pub key: String,
 }
 
-/// Builds the snapshot; `session_key` is a key that exists only while this process runs, made where
-/// the configuration has none.
+/// What outlives configurations, and every snapshot refers to.
+pub struct Lasting {
+    /// All numbers.
+    pub metrics: Arc<Metrics>,
+    /// All counts that limits go by.
+    pub limiter: Arc<Limiter>,
+    /// Who keeps the money; nobody where nothing is charged.
+    pub ledger: Option<Arc<Ledger>>,
+    /// A key that exists only while this process runs, made where the configuration has none.
+    pub session_key: Option<KeyHash>,
+}
+
+/// What is in force, for a snapshot that takes its place.
+#[derive(Clone, Copy)]
+pub struct Previous<'a> {
+    /// The configuration.
+    pub config: &'a Config,
+    /// What was built from it.
+    pub snapshot: &'a Snapshot,
+}
+
+impl Previous<'_> {
+    /// A provider whose settings and certificates are the same: with its state and its connections.
+    fn provider(
+        &self,
+        settings: &ConfigProvider,
+        authorities: Option<&Authorities>,
+    ) -> Option<(Arc<Provider>, Template)> {
+        let mut before = self.config.providers.iter();
+        let place = before.position(|before| before == settings)?;
+        let (provider, template) = self.snapshot.providers.get(place)?;
+        let same = template.trusts(authorities);
+        same.then(|| (provider.clone(), template.clone()))
+    }
+
+    /// The traffic of a model that was there before.
+    fn traffic(&self, model: &Model) -> Option<Arc<Traffic>> {
+        let mut before = self.snapshot.catalog.models().iter();
+        let place = before.position(|before| before.id == model.id)?;
+        self.snapshot.traffic.get(place).cloned()
+    }
+}
+
+/// Builds the snapshot. What has not changed since the previous one is the same object in both: providers (by all of
+/// their settings), the traffic of models (by their id), the count of requests without a key (by its limit).
 ///
 /// # Errors
 /// One line for what only now shows: a file of certificates, a key that no header can carry.
 pub fn snapshot(
     config: &Config,
-    metrics: Arc<Metrics>,
-    limiter: Arc<Limiter>,
-    ledger: Option<Arc<Ledger>>,
+    lasting: &Lasting,
     demo: Option<&DemoAccess>,
     keys: &Keys,
-    session_key: Option<KeyHash>,
+    previous: Option<Previous<'_>>,
 ) -> Result<Snapshot, String> {
+    let Lasting {
+        metrics,
+        limiter,
+        ledger,
+        session_key,
+    } = lasting;
     let catalog = Catalog::new(config.models.iter().map(model).collect());
     let surfaces: Vec<Surface> = config.surfaces.iter().map(surface).collect();
     let recorder = Recorder::new(
-        metrics,
+        metrics.clone(),
         surfaces
             .iter()
             .map(|surface| surface.mount.clone())
@@ -73,19 +120,32 @@ pub fn snapshot(
     let providers = config
         .providers
         .iter()
-        .enumerate()
-        .map(|(place, settings)| {
-            let provider = provider(settings, demo)?;
+        .map(|settings| {
             let authorities = settings.ca.as_deref().map(read_authorities).transpose()?;
-            let template = Template::new(&provider, place, authorities);
+            if let Some(same) =
+                previous.and_then(|previous| previous.provider(settings, authorities.as_ref()))
+            {
+                return Ok(same);
+            }
+            let provider = provider(settings, demo)?;
+            let template = Template::new(&provider, authorities);
             Ok((Arc::new(provider), template))
         })
         .collect::<Result<_, String>>()?;
     let traffic = catalog
         .models()
         .iter()
-        .map(|_| Traffic::default())
+        .map(|model| {
+            let known = previous.and_then(|previous| previous.traffic(model));
+            known.unwrap_or_default()
+        })
         .collect();
+    let flood = config.limits.unauthenticated_per_ip.map(|rate| {
+        let known = previous.and_then(|previous| previous.snapshot.flood.clone());
+        known
+            .filter(|flood| flood.limit() == (rate.count, rate.per))
+            .unwrap_or_else(|| Arc::new(Flood::new(rate.count, rate.per)))
+    });
     Ok(Snapshot {
         router: Router::new(
             config
@@ -94,16 +154,14 @@ pub fn snapshot(
                 .map(|surface| (surface.mount.clone(), api(surface.api))),
         ),
         surfaces,
-        directory: keys.directory(config, session_key),
-        limiter,
-        ledger,
-        flood: config
-            .limits
-            .unauthenticated_per_ip
-            .map(|rate| Arc::new(Flood::new(rate.count, rate.per))),
+        directory: keys.directory(config, *session_key),
+        limiter: limiter.clone(),
+        ledger: ledger.clone(),
+        flood,
         catalog,
         providers,
         trusted_proxies: config.trusted_proxies.clone(),
+        header_limit: usize::try_from(config.limits.header).unwrap_or(usize::MAX),
         body_limit: config.limits.body,
         currency: config.currency.clone(),
         recorder,
