@@ -152,7 +152,7 @@ pub async fn start(
     });
 
     let edge = Arc::new(edge(gateway.clone()));
-    let (reloader, asked) = reload::channel();
+    let (reloader, asked) = reload::channel(source.is_some());
     let mut listeners = Vec::new();
     let mut certificates = Vec::new();
     for listener in &config.listeners {

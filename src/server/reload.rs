@@ -80,12 +80,14 @@ struct Asked {
 /// Who asks for a reload.
 #[derive(Clone)]
 pub struct Reloader {
-    ask: mpsc::Sender<Asked>,
+    /// Nobody where there is no file.
+    ask: Option<mpsc::Sender<Asked>>,
 }
 
-/// A way to ask, and its other end.
-pub(super) fn channel() -> (Reloader, Questions) {
+/// A way to ask, and its other end; `file` says whether there is something to be read.
+pub(super) fn channel(file: bool) -> (Reloader, Questions) {
     let (ask, asked) = mpsc::channel(WAITING);
+    let ask = file.then_some(ask);
     (Reloader { ask }, Questions(asked))
 }
 
@@ -102,10 +104,12 @@ impl Reloader {
     }
 
     async fn ask(&self, cause: Cause) -> Outcome {
-        let (answer, answered) = oneshot::channel();
-        if self.ask.send(Asked { cause, answer }).await.is_err() {
+        let Some(ask) = &self.ask else {
             return Err(NotReloaded::NoFile);
-        }
+        };
+        let (answer, answered) = oneshot::channel();
+        // That nobody takes it shows in the answer.
+        let _ = ask.send(Asked { cause, answer }).await;
         answered.await.unwrap_or(Err(NotReloaded::Ending))
     }
 }
