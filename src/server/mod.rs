@@ -29,7 +29,6 @@ use crate::rejection::{Code, Rejection};
 use crate::route::Api;
 use crate::upstream::Provider;
 use crate::upstream::addresses::REFRESH;
-use crate::upstream::peer::read_authorities;
 use crate::wire::error::Dialect;
 use arc_swap::ArcSwap;
 use books::Connected;
@@ -48,6 +47,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use stores::Stores;
 use swap::Parts;
+pub use tls::check_files;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep, timeout};
@@ -305,22 +305,6 @@ impl Running {
     /// Requests in flight.
     pub fn active(&self) -> i64 {
         self.gateway.metrics.active_requests.get()
-    }
-}
-
-/// Reads the files of certificates that a configuration names, as a start or a reload does.
-///
-/// # Errors
-/// One line for each that cannot be used.
-pub fn check_files(config: &Config) -> Result<(), String> {
-    let pairs = config.listeners.iter().filter_map(|one| one.tls.as_ref());
-    let pairs = pairs.map(|files| tls::read(files).map(drop));
-    let authorities = config.providers.iter().filter_map(|one| one.ca.as_ref());
-    let authorities = authorities.map(|file| read_authorities(file).map(drop));
-    let errors: Vec<String> = pairs.chain(authorities).filter_map(Result::err).collect();
-    match errors.is_empty() {
-        true => Ok(()),
-        false => Err(errors.join("\n")),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Downstream TLS: certificate and key from files, read again on a reload; HTTP/2 or HTTP/1.1 by ALPN.
 
-use crate::config::TlsFiles;
+use crate::config::{Config, TlsFiles};
+use crate::upstream::peer::read_authorities;
 use arc_swap::ArcSwap;
 use pingora::listeners::tls::Acceptor;
 use rustls::ServerConfig;
@@ -66,4 +67,20 @@ pub fn acceptor(files: &TlsFiles) -> Result<(Arc<Acceptor>, Arc<Certificate>), S
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let acceptor = Arc::new(Acceptor::from_server_config(Arc::new(config)));
     Ok((acceptor, certificate))
+}
+
+/// Reads the files of certificates that a configuration names, as a start or a reload does.
+///
+/// # Errors
+/// One line for each that cannot be used.
+pub fn check_files(config: &Config) -> Result<(), String> {
+    let pairs = config.listeners.iter().filter_map(|one| one.tls.as_ref());
+    let pairs = pairs.map(|files| read(files).map(drop));
+    let authorities = config.providers.iter().filter_map(|one| one.ca.as_ref());
+    let authorities = authorities.map(|file| read_authorities(file).map(drop));
+    let errors: Vec<String> = pairs.chain(authorities).filter_map(Result::err).collect();
+    match errors.is_empty() {
+        true => Ok(()),
+        false => Err(errors.join("\n")),
+    }
 }
