@@ -6,7 +6,10 @@
 #[macro_use]
 mod support;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -15,7 +18,7 @@ use support::http::{Client, Response};
 use support::operator::{CHAT, COST, Ground, TOKEN, ask, call, code, said, shown, until};
 use support::provider::{Gate, Provider, Script, usage};
 use support::served::Served;
-use support::tls::Identity;
+use support::tls::{Front, Identity};
 use tollgate::admin::backend::{NotReloaded, Reloaded};
 
 /// Files are looked at only when a test says so.
@@ -573,6 +576,116 @@ async fn certificates_are_read_again() {
         ["listeners[0].tls.cert", "listeners[0].tls.key"]
     );
     first.http1(world.gateway.addr).await;
+}
+
+#[tokio::test]
+async fn a_provider_of_another_authority_is_not_reached_over_an_old_connection() {
+    let (right, wrong) = (Identity::new(), Identity::new());
+    let ground = Ground::embedded().await;
+    let front = Front::start(&right, ground.provider.addr(), &["http/1.1"]).await;
+    let ca = ground.folder.path().join("ca.pem");
+    std::fs::copy(right.file("ca.pem"), &ca).unwrap();
+    let mut world = World::start(ground, "").await;
+    let list = world
+        .yaml
+        .lines()
+        .find(|line| line.starts_with("  fake:"))
+        .unwrap()
+        .to_owned();
+    world.edit(
+        &list,
+        &format!(
+            "  fake: {{ api: openai, base_url: \"https://localhost:{}/v1\", keys: [k], ca: {ca:?} }}",
+            front.addr.port()
+        ),
+    );
+    world.changed().await;
+    assert_eq!(world.said(KEY, "gpt-test").await.0, 200);
+    std::fs::copy(wrong.file("ca.pem"), &ca).unwrap();
+    assert_eq!(world.changed().await, ["providers.fake.ca"]);
+    assert_eq!(world.said(KEY, "gpt-test").await.0, 502);
+    assert_eq!(world.ground.provider.count(), 1);
+}
+
+/// Every request is answered, and each by one configuration or the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn reloads_under_load_fail_nobody() {
+    let mut world = World::start(
+        Ground::embedded().await,
+        "accounts: { acme: { plan: all, balance: 1000000 } }\nplans: { all: {}, few: {} }\n",
+    )
+    .await;
+    let (addr, done) = (world.gateway.addr, Arc::new(AtomicBool::new(false)));
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let done = done.clone();
+            tokio::spawn(async move {
+                let mut client = Client::connect(addr).await;
+                let body = json!({ "model": "gpt-test", "messages": [{ "role": "user", "content": "hi" }] });
+                let mut count = 0;
+                while !done.load(Ordering::SeqCst) {
+                    let answer = client.post_json(CHAT, KEY, &body).await;
+                    assert_eq!(answer.status, 200, "{}", answer.text());
+                    count += 1;
+                }
+                count
+            })
+        })
+        .collect();
+    for _ in 0..10 {
+        for (from, to) in [(PRICES, DOUBLE), (DOUBLE, PRICES)] {
+            let before = world.ground.provider.count();
+            world.edit(from, to);
+            assert_eq!(world.changed().await.len(), 6);
+            world.ground.provider.wait_requests(before + 8).await;
+        }
+    }
+    done.store(true, Ordering::SeqCst);
+    let mut asked = 0;
+    for client in clients {
+        asked += client.await.unwrap();
+    }
+    let lines = world.gateway.log(asked).await;
+    let costs: BTreeSet<&str> = lines
+        .iter()
+        .map(|line| line["cost"].as_str().unwrap())
+        .collect();
+    let both = [shown(COST), shown(2 * COST)];
+    assert_eq!(costs, both.iter().map(String::as_str).collect());
+}
+
+/// A key that is made or revoked while the configuration changes is not lost between the two.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_change_during_reloads() {
+    let mut world = World::start(Ground::embedded().await, "").await;
+    for turn in 0..10 {
+        let (from, to) = if turn % 2 == 0 {
+            (PRICES, DOUBLE)
+        } else {
+            (DOUBLE, PRICES)
+        };
+        let body = json!({ "name": "app", "account": "acme" });
+        let old = world.admin("POST", "/keys", &body).await.json();
+        world.edit(from, to);
+        let path = format!("/keys/{}", old["id"].as_str().unwrap());
+        let (changed, new, gone) = tokio::join!(
+            world.changed(),
+            world.admin("POST", "/keys", &body),
+            world.admin("DELETE", &path, &Value::Null),
+        );
+        assert_eq!((changed.len(), gone.status), (6, 200));
+        assert_eq!(
+            world.said(old["key"].as_str().unwrap(), "gpt-test").await.0,
+            401
+        );
+        assert_eq!(
+            world
+                .said(new.json()["key"].as_str().unwrap(), "gpt-test")
+                .await
+                .0,
+            200
+        );
+    }
 }
 
 #[tokio::test]

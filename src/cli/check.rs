@@ -7,7 +7,7 @@ use std::path::Path;
 /// Says whether a configuration is valid, which settings have no effect yet, and what is changed of another.
 pub fn run(path: &Path, against: Option<&Path>) -> Result<(), String> {
     let config = super::read(path)?;
-    check_files(&config).map_err(|error| format!("the configuration is not valid\n{error}"))?;
+    check_files(&config).map_err(super::invalid)?;
     let mut text = format!("{}: valid\n", path.display());
     if !config.dormant.is_empty() {
         let dormant = config.dormant.join(", ");

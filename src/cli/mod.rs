@@ -18,6 +18,7 @@ use crate::config::{Config, load};
 use api::Access;
 use clap::{Parser, Subcommand};
 use serde_json::Value;
+use std::fmt::Display;
 use std::io::{ErrorKind, Write, stdout};
 use std::path::{Path, PathBuf};
 
@@ -158,7 +159,11 @@ fn say(output: Output) -> Result<(), String> {
 }
 
 fn read(path: &Path) -> Result<Config, String> {
-    load(path, &environment).map_err(|errors| format!("the configuration is not valid\n{errors}"))
+    load(path, &environment).map_err(invalid)
+}
+
+fn invalid(errors: impl Display) -> String {
+    format!("the configuration is not valid\n{errors}")
 }
 
 fn environment(name: &str) -> Option<String> {

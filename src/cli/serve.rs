@@ -18,9 +18,14 @@ const NOTICE: Duration = Duration::from_secs(2);
 
 /// Serves until a signal.
 pub fn run(path: Option<&Path>) -> Result<(), String> {
-    let config = match path {
-        Some(path) => super::read(path)?,
-        None => quick::config(&environment)?,
+    let (source, config) = match path {
+        Some(path) => {
+            let file = path.to_owned();
+            let opened = Source::open(path, move || read(&file, &environment));
+            let (source, config) = opened.map_err(super::invalid)?;
+            (Some(source), config)
+        }
+        None => (None, quick::config(&environment)?),
     };
     logging::start(config.log);
     if !config.dormant.is_empty() {
@@ -37,10 +42,6 @@ pub fn run(path: Option<&Path>) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start threads: {error}"))?;
-    let source = path.map(|path| {
-        let file = path.to_owned();
-        Source::new(path, move || read(&file, &environment))
-    });
     let result = runtime.block_on(serve(&config, source));
     // Drops what is left of the connections, and with the last of them closes the access log.
     runtime.shutdown_timeout(Duration::from_secs(5));

@@ -4,6 +4,7 @@ use super::check::brief;
 use super::outline::{Setting, outline};
 use super::path;
 use super::settings::Config;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 /// A setting that changed. Displayed, it tells how; never a secret.
@@ -87,20 +88,23 @@ fn by_name(
     new: &[(String, Setting)],
     changes: &mut Vec<Change>,
 ) {
-    let find =
-        |all: &'_ [(String, Setting)], name: &str| all.iter().position(|(one, _)| one == name);
+    let wanted: HashSet<&str> = new.iter().map(|(name, _)| &**name).collect();
     for (name, _) in old {
-        if find(new, name).is_none() {
+        if !wanted.contains(&**name) {
             changes.push(Change::new(path::field(path, name), "removed"));
         }
     }
+    let known = old.iter().enumerate();
+    let known: HashMap<&str, (usize, &Setting)> = known
+        .map(|(at, (name, setting))| (&**name, (at, setting)))
+        .collect();
     let mut order = Vec::new();
     for (name, setting) in new {
         let here = path::field(path, name);
-        match find(old, name).and_then(|at| Some((at, old.get(at)?))) {
+        match known.get(&**name) {
             None => changes.push(Change::new(here, "added")),
-            Some((at, (_, before))) => {
-                order.push(at);
+            Some((at, before)) => {
+                order.push(*at);
                 compare(&here, before, setting, changes);
             }
         }

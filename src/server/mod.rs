@@ -225,7 +225,7 @@ pub async fn start(
             certificates,
             admin: current,
         };
-        let reloads = Reloads::begin(source, parts, demo, asked).await;
+        let reloads = Reloads::new(source, parts, demo, asked);
         tasks.push(tokio::spawn(reloads.run()));
     } else {
         tasks.push(tokio::spawn(demo.stay()));

@@ -34,22 +34,46 @@ pub struct Source {
     path: PathBuf,
     read: Arc<Read>,
     look: Duration,
+    /// Of the file and of those that it names, as they were when it was read.
+    marks: Marks,
 }
 
 impl Source {
-    /// A file, read by `read`; it and the files that it names are looked at once a second.
-    pub fn new(path: &Path, read: impl Fn() -> Loaded + Send + Sync + 'static) -> Source {
-        Source {
+    /// Reads a file by `read`, and gives what it says. From the start on it and the files that it names are looked at
+    /// once a second.
+    ///
+    /// # Errors
+    /// All errors of the configuration.
+    pub fn open(
+        path: &Path,
+        read: impl Fn() -> Loaded + Send + Sync + 'static,
+    ) -> Result<(Source, Config), Errors> {
+        let (config, marks) = marked(&read, path, &Marks::none(path.to_owned()));
+        let source = Source {
             path: path.to_owned(),
             read: Arc::new(read),
             look: LOOK,
-        }
+            marks,
+        };
+        Ok((source, config?))
     }
 
     /// Looked at in another interval.
     pub fn every(self, look: Duration) -> Source {
         Source { look, ..self }
     }
+}
+
+/// Reads a file. It is marked first: what changes meanwhile is seen by the next look.
+fn marked(read: &Read, path: &Path, before: &Marks) -> (Result<Config, Errors>, Marks) {
+    let marks = before.again();
+    let Loaded { config, mut files } = read();
+    if config.is_err() {
+        // Perhaps it could not be read far enough to know all of them.
+        files.extend(marks.names());
+    }
+    files.insert(path.to_owned());
+    (config, marks.with(files))
 }
 
 /// Why it is read again.
@@ -127,7 +151,6 @@ pub(super) struct Reloads {
     parts: Arc<Parts>,
     demo: DemoStand,
     asked: mpsc::Receiver<Asked>,
-    marks: Marks,
     /// The last failure, so that it is told once.
     failure: Option<String>,
     /// What waits for a restart, as was told.
@@ -135,24 +158,20 @@ pub(super) struct Reloads {
 }
 
 impl Reloads {
-    /// Reads the file once: to learn of which others it depends, and what has changed in it during a slow start.
-    pub(super) async fn begin(
+    pub(super) fn new(
         source: Source,
         parts: Parts,
         demo: DemoStand,
         Questions(asked): Questions,
     ) -> Reloads {
-        let mut reloads = Reloads {
-            marks: Marks::none(source.path.clone()),
+        Reloads {
             source,
             parts: Arc::new(parts),
             demo,
             asked,
             failure: None,
             waiting: Vec::new(),
-        };
-        let _ = reloads.reload(Cause::Watch).await;
-        reloads
+        }
     }
 
     /// Works until it is aborted; half a reload is none.
@@ -180,7 +199,7 @@ impl Reloads {
 
     /// Whether one of the files has.
     async fn changed(&self) -> bool {
-        let marks = self.marks.clone();
+        let marks = self.source.marks.clone();
         let looked = spawn_blocking(move || marks.again() != marks).await;
         looked.unwrap_or(false)
     }
@@ -209,23 +228,13 @@ impl Reloads {
         }
     }
 
-    /// Reads the file. Files are marked before they are read: what changes meanwhile is seen by the next look.
     async fn read(&mut self) -> Result<Config, Errors> {
         let (read, path) = (self.source.read.clone(), self.source.path.clone());
-        let before = self.marks.clone();
-        let work = move || {
-            let marks = before.again();
-            let Loaded { config, mut files } = read();
-            if config.is_err() {
-                // Perhaps it could not be read far enough to know all of them.
-                files.extend(marks.names());
-            }
-            files.insert(path);
-            (config, marks.with(files))
-        };
+        let before = self.source.marks.clone();
+        let work = move || marked(&*read, &path, &before);
         match spawn_blocking(work).await {
             Ok((config, marks)) => {
-                self.marks = marks;
+                self.source.marks = marks;
                 config
             }
             // The process is about to end, or the reader has a bug: the panic was told.

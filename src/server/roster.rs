@@ -5,6 +5,9 @@ use crate::auth::record::{KeyRecord, Record};
 use crate::auth::registry::Registry;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
+/// So many refused keys are named in one line.
+const NAMED: usize = 20;
+
 /// Who hears of every key that is made, changed or revoked, and puts it in force.
 pub(super) struct Roster {
     /// Those of the configuration in force.
@@ -83,14 +86,15 @@ impl Roster {
 }
 
 fn tell_refused(ids: &[&str]) {
-    let Some(first) = ids.first() else {
-        return;
+    let more = match ids.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
     };
-    let others = match ids.len() {
-        1 => String::new(),
-        count => format!(" and {} others", count - 1),
-    };
-    log::warn!(
-        "key {first}{others}: the plan, account or package is not in the configuration any more, or the hash is none; refused until that is mended"
-    );
+    let named: Vec<&str> = ids.iter().take(NAMED).copied().collect();
+    if !named.is_empty() {
+        log::warn!(
+            "key {}{more}: its plan, account or package is not in the configuration any more, or its hash is none; it is refused until that is mended",
+            named.join(", ")
+        );
+    }
 }

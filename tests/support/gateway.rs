@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
-use tollgate::config::{Config, load, parse, read};
+use tollgate::config::{Config, parse, read};
 use tollgate::server::{Running, Source, start};
 
 /// The key that [`Gateway::start`] gives its configuration: allowed every model of plan `all`.
@@ -54,12 +54,10 @@ impl Gateway {
     /// Serves a file that names its store; it is read again on a reload, and when a look every `look` shows a change.
     pub async fn of_file(path: &Path, look: Duration) -> Gateway {
         let file = path.to_owned();
-        let source = Source::new(path, move || read(&file, &|_| None)).every(look);
-        let config = match load(path, &|_| None) {
-            Ok(config) => config,
+        match Source::open(path, move || read(&file, &|_| None)) {
+            Ok((source, config)) => Gateway::served(&config, Some(source.every(look))).await,
             Err(errors) => panic!("{errors}"),
-        };
-        Gateway::served(&config, Some(source)).await
+        }
     }
 
     pub async fn from(config: &Config) -> Gateway {
