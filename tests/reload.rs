@@ -308,11 +308,12 @@ async fn certificates_that_cannot_be_used_change_nothing() {
         .yaml
         .lines()
         .find(|line| line.starts_with("  fake:"))
-        .unwrap();
+        .unwrap()
+        .to_owned();
     let with = list
         .replace("http://", "https://")
         .replace("keys:", &format!("ca: {ca:?}, keys:"));
-    world.edit(&list.to_owned(), &with);
+    world.edit(&list, &with);
     assert_eq!(
         world.changed().await,
         ["providers.fake.base_url", "providers.fake.ca"]

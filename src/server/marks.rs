@@ -82,3 +82,59 @@ fn mark(file: &PathBuf) -> Option<Mark> {
         settled: age >= RESTLESS,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::time::SystemTime;
+
+    fn aged(path: &PathBuf, text: &str, age: Duration) {
+        std::fs::write(path, text).unwrap();
+        let file = File::options().write(true).open(path).unwrap();
+        file.set_modified(SystemTime::now() - age).unwrap();
+    }
+
+    #[test]
+    fn every_kind_of_change_shows() {
+        let folder = tempfile::tempdir().unwrap();
+        let [file, other] = ["file", "other"].map(|name| folder.path().join(name));
+        let old = Duration::from_secs(60);
+        aged(&file, "one", old);
+        let marks = Marks::of([file.clone(), other.clone()]);
+        assert_eq!(marks.again(), marks);
+        // Another of the same size and age in its place; one that comes, and one that goes.
+        aged(&other, "two", old);
+        let two = marks.again();
+        assert_ne!(two, marks);
+        std::fs::rename(&other, &file).unwrap();
+        assert_ne!(two.again(), two);
+        let gone = two.again();
+        std::fs::remove_file(&file).unwrap();
+        assert_ne!(gone.again(), gone);
+    }
+
+    #[test]
+    fn what_was_just_written_counts_as_changed_once_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        let settled = |age: Duration| {
+            aged(&file, "one", age);
+            mark(&file).unwrap().settled
+        };
+        assert!(!settled(Duration::ZERO));
+        assert!(settled(RESTLESS));
+    }
+
+    #[test]
+    fn files_keep_the_mark_of_before_they_were_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let [file, other] = ["file", "other"].map(|name| folder.path().join(name));
+        aged(&file, "one", Duration::from_secs(60));
+        let before = Marks::of([file.clone(), other.clone()]);
+        std::fs::write(&file, "three").unwrap();
+        let after = before.with(BTreeSet::from([file.clone()]));
+        assert_eq!(after.names().collect::<Vec<_>>(), [file]);
+        assert_ne!(after.again(), after);
+    }
+}

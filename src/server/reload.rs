@@ -356,3 +356,23 @@ impl std::fmt::Display for Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    #[test]
+    fn a_large_change_is_told_in_a_bounded_number_of_lines() {
+        let told = |count: usize| {
+            let lines: Vec<usize> = (1..=count).collect();
+            let told = RefCell::new(Vec::new());
+            tell_all(&lines, |line| told.borrow_mut().push(line.to_string()));
+            told.into_inner()
+        };
+        assert_eq!(told(LINES).len(), LINES);
+        let many = told(LINES + 7);
+        assert_eq!(many.len(), LINES + 1);
+        assert_eq!(many.last().unwrap(), "and 7 more");
+    }
+}
