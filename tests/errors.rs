@@ -231,8 +231,8 @@ async fn world(more: &str) -> World {
   - {{ mount: /msg, api: openai, errors: code_msg }}
   - {{ mount: /mapped, api: openai, statuses: {{ {statuses} }} }}
 providers:
-  openai: {{ api: openai, base_url: \"{openai}\", keys: [upstream-secret], timeouts: {{ first_byte: 40s }} }}
-  anthropic: {{ api: anthropic, base_url: \"{anthropic}\", keys: [upstream-secret], timeouts: {{ first_byte: 40s }} }}
+  openai: {{ api: openai, base_url: \"{openai}\", keys: [upstream-secret], timeouts: {{ first_byte: 40s }}, health: {{ failures: 1000 }} }}
+  anthropic: {{ api: anthropic, base_url: \"{anthropic}\", keys: [upstream-secret], timeouts: {{ first_byte: 40s }}, health: {{ failures: 1000 }} }}
   gone-openai: {{ api: openai, base_url: \"{refusing}\", keys: [upstream-secret] }}
   gone-anthropic: {{ api: anthropic, base_url: \"{refusing}\", keys: [upstream-secret] }}
 models:
@@ -462,7 +462,6 @@ fn advice(answer: &Response) -> [Option<&str>; 3] {
 
 #[tokio::test]
 async fn a_limited_provider_passes_its_wait_on_up_to_a_minute() {
-    let world = world("").await;
     let limited = |wait: Option<&str>| {
         let script = Script::answer(429).json(&json!({ "error": {} }));
         match wait {
@@ -483,6 +482,8 @@ async fn a_limited_provider_passes_its_wait_on_up_to_a_minute() {
             (Some("soon"), [Some(shown("1")), Some("1000"), None]),
             (Some("-5"), [Some(shown("1")), Some("1000"), None]),
         ] {
+            // A key that is limited rests: each case has a world of its own.
+            let world = world("").await;
             world.provider.once(model, limited(wait));
             let answer = post(&world, path, model).await;
             worded(&answer, dialect, "upstream_rate_limited");
@@ -491,6 +492,7 @@ async fn a_limited_provider_passes_its_wait_on_up_to_a_minute() {
         }
         for (seconds, fits) in [(40, true), (3600, false)] {
             let at = SystemTime::now() + Duration::from_secs(seconds);
+            let world = world("").await;
             world.provider.once(model, limited(Some(&http_date(at))));
             let answer = post(&world, path, model).await;
             worded(&answer, dialect, "upstream_rate_limited");

@@ -402,6 +402,60 @@ limits: { unauthenticated_per_ip: 2/h }
 }
 
 #[tokio::test]
+async fn what_is_known_of_upstreams_outlives_it() {
+    let mut world = World::start(Ground::embedded().await, "").await;
+    world.edit(
+        "fake: { api: openai,",
+        "fake: { health: { failures: 2, cooldown: 60s, max_cooldown: 60s }, api: openai,",
+    );
+    world.changed().await;
+    let doing = async |world: &World, model: usize| {
+        let all = world.admin("GET", "/upstreams", &Value::Null).await.json();
+        all["data"][0]["models"][model].clone()
+    };
+    let out = "tollgate_upstream_out{model=\"gpt-free\",provider=\"fake\"}";
+    world.ground.provider.on("gpt-free", Script::answer(500));
+    // An upstream that no other stands in for is given four times as many.
+    for _ in 0..8 {
+        assert_eq!(world.said(KEY, "gpt-free").await.0, 502);
+    }
+    assert_eq!(doing(&world, 1).await["state"], "out");
+    // One request is under way meanwhile.
+    let gate = Gate::new();
+    world.ground.provider.once("gpt-test", held(&gate));
+    let mut client = Client::connect(world.gateway.addr).await;
+    let body = json!({ "model": "gpt-test", "messages": [{ "role": "user", "content": "hi" }] });
+    let (answer, ()) = tokio::join!(client.post_json(CHAT, KEY, &body), async {
+        world.ground.provider.wait_requests(9).await;
+        for (from, to) in [
+            (PRICES, DOUBLE),
+            ("keys: [upstream-secret]", "keys: [upstream-other]"),
+        ] {
+            world.edit(from, to);
+            assert!(!world.changed().await.is_empty());
+            assert_eq!(doing(&world, 1).await["state"], "out");
+            assert_eq!(doing(&world, 0).await["in_flight"], 1);
+            assert_eq!(world.gateway.metric(out).await, 1.0);
+        }
+        gate.open();
+    });
+    assert_eq!(answer.status, 200);
+    world.gateway.log(9).await;
+    assert_eq!(doing(&world, 0).await["in_flight"], 0);
+    // Somewhere else it is another one, and nothing bad is known of that.
+    let port = world.ground.provider.addr().port();
+    let other = Provider::start().await;
+    world.edit(
+        &format!(":{port}/v1"),
+        &format!(":{}/v1", other.addr().port()),
+    );
+    world.changed().await;
+    assert_eq!(doing(&world, 1).await["state"], "in");
+    assert_eq!(world.said(KEY, "gpt-free").await.0, 200);
+    assert!(!world.gateway.metrics_text().await.contains(out));
+}
+
+#[tokio::test]
 async fn every_limit_on_requests_follows() {
     let mut world = World::start(
         Ground::embedded().await,

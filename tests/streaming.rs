@@ -116,8 +116,8 @@ async fn start_full(timeouts: &str, more: &str) -> (Provider, Gateway) {
     let yaml = format!(
         r#"
 providers:
-  open: {{ api: openai, base_url: "{}", keys: [upstream-secret], timeouts: {{ {timeouts} }} }}
-  claude: {{ api: anthropic, base_url: "{}", keys: [upstream-secret], timeouts: {{ {timeouts} }} }}
+  open: {{ api: openai, base_url: "{}", keys: [upstream-secret], timeouts: {{ {timeouts} }}, health: {{ failures: 1000 }} }}
+  claude: {{ api: anthropic, base_url: "{}", keys: [upstream-secret], timeouts: {{ {timeouts} }}, health: {{ failures: 1000 }} }}
 models:
   - {{ id: gpt-test, upstreams: [{{ provider: open }}, {{ provider: claude }}] }}
   - {{ id: gpt-public, upstreams: [{{ provider: open, model: vendor/internal }}, {{ provider: claude, model: vendor/internal }}] }}

@@ -9,6 +9,7 @@ use crate::record::status::Seen;
 use crate::store::link::Link;
 use crate::store::nodes::Node;
 use crate::upstream::Provider;
+use crate::upstream::live::Live;
 use async_trait::async_trait;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -71,6 +72,8 @@ pub struct View {
     pub models: Vec<(Arc<Model>, Seen)>,
     /// The providers, in the order that [`Model::upstreams`] counts them in.
     pub providers: Vec<Arc<Provider>>,
+    /// How the upstreams of each model are doing, in the order of [`View::models`].
+    pub lives: Vec<Vec<Arc<Live>>>,
     /// When the process started.
     pub started_at: SystemTime,
     /// How long ago.
@@ -103,6 +106,7 @@ impl Sight for Gateway {
                 .iter()
                 .map(|(provider, _)| provider.clone())
                 .collect(),
+            lives: snapshot.lives.clone(),
             started_at: self.started_at,
             uptime,
             active: self.metrics.active_requests.get(),

@@ -247,6 +247,7 @@ impl Sight for Still {
             failures: 1,
         };
         View {
+            lives: Vec::new(),
             models: vec![(Arc::new(model("gpt-5")), seen)],
             providers: Vec::new(),
             started_at: SystemTime::UNIX_EPOCH + Duration::from_millis(NOW),

@@ -22,6 +22,7 @@ pub mod router;
 mod serve;
 mod settings;
 mod system;
+mod upstreams;
 mod usage;
 mod values;
 

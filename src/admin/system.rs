@@ -1,6 +1,6 @@
 //! The gateway itself: models, providers, nodes, the configuration on disk, the books' own check.
 
-use super::backend::{Fault, NotReloaded, Reloaded, View};
+use super::backend::{Fault, NotReloaded, Reloaded};
 use super::body::Form;
 use super::failure::{Code, Failure, Outcome};
 use super::page::{PARAMETERS, Page, list};
@@ -47,21 +47,6 @@ impl Admin {
         });
         object["upstreams"] = upstreams.collect();
         object
-    }
-
-    pub(super) fn list_upstreams(&self, call: &Call<'_>) -> Outcome<Reply> {
-        let page = Page::of(&call.query(&PARAMETERS)?)?;
-        let View {
-            models, providers, ..
-        } = self.backends.sight.look();
-        let places = providers.into_iter().enumerate().collect();
-        let place = |(place, _): &(usize, Arc<Provider>)| format!("{place:010}");
-        let (providers, next) = page.cut(places, place);
-        let data = providers
-            .iter()
-            .map(|(place, provider)| upstream_object(*place, provider, &models))
-            .collect();
-        Ok(Reply::ok(&list(data, next)))
     }
 
     pub(super) async fn list_nodes(&self, call: &Call<'_>) -> Outcome<Reply> {
@@ -178,28 +163,6 @@ fn node_object(node: &Node, now: u64) -> Value {
         "host": about["host"].as_str(),
         "started_at": about["started_at"].as_str(),
         "heard_at": rfc3339(now.saturating_sub(heard)),
-    })
-}
-
-fn upstream_object(place: usize, provider: &Provider, models: &[(Arc<Model>, Seen)]) -> Value {
-    let serves: Vec<&str> = models
-        .iter()
-        .filter(|(model, _)| model.upstreams.iter().any(|one| one.provider == place))
-        .map(|(model, _)| &*model.id)
-        .collect();
-    let timeouts = provider.timeouts;
-    json!({
-        "name": provider.name,
-        "host": provider.host,
-        "tls": provider.tls,
-        "addresses": provider.addresses.count(),
-        "keys": provider.secrets().count(),
-        "timeouts_ms": {
-            "connect": timeouts.connect.as_millis() as u64,
-            "first_byte": timeouts.first_byte.as_millis() as u64,
-            "idle": timeouts.idle.as_millis() as u64,
-        },
-        "models": serves,
     })
 }
 

@@ -52,6 +52,8 @@ pub struct Upstream {
     pub weight: u32,
     /// Lower tiers are used first.
     pub tier: u32,
+    /// Requests that a node has in flight there at most.
+    pub concurrency: Option<u32>,
 }
 
 /// A model that clients can name.

@@ -1,5 +1,7 @@
 //! The configuration as used: checked, with defaults filled in and references resolved to indexes.
 //!
+//! Above 400 lines: it is one list, read top to bottom beside the file.
+//!
 //! Made by `resolve` only. The words of enumerations are in `words`.
 
 use std::collections::BTreeMap;

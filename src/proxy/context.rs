@@ -1,5 +1,6 @@
 //! What is known of a request, as it comes to be known.
 
+use super::attempt::Attempt;
 use super::snapshot::Snapshot;
 use super::upload::Upload;
 use crate::admit::Admission;
@@ -12,10 +13,10 @@ use crate::id::RequestId;
 use crate::limit::Reading;
 use crate::meter::Meter;
 use crate::meter::usage::Source;
-use crate::record::event::Outcome;
+use crate::record::event::{Failed, Outcome};
+use crate::record::metrics::AttemptEnd;
 use crate::rejection::Rejection;
 use crate::route::{Api, Endpoint, Operation};
-use crate::upstream::Provider;
 use crate::wire::error::Dialect;
 use crate::wire::request::Call;
 use bytes::{Bytes, BytesMut};
@@ -88,8 +89,14 @@ pub struct Forward {
     pub read: Instant,
     /// Which of the model's upstreams were tried: a bit each; those past 64 are tried once at most.
     pub tried: u64,
+    /// Which keys failed it: the provider's place, and the key's among its keys.
+    pub tried_keys: Vec<(usize, usize)>,
     /// Attempts so far.
     pub attempts: u32,
+    /// Those of them that took from the budget of retries.
+    pub retries: u32,
+    /// How those ended that were followed by another.
+    pub failures: Vec<Failed>,
     /// The next attempt takes a new connection: the pooled one was dead, and others may be.
     pub fresh: bool,
     /// The attempt under way.
@@ -123,20 +130,23 @@ pub enum Body {
     Empty,
 }
 
-/// One attempt at a provider.
-pub struct Attempt {
-    /// Who.
-    pub provider: Arc<Provider>,
-    /// Its place in the configuration's list.
-    pub place: usize,
-    /// The model's name there.
-    pub model: Arc<str>,
-    /// Which bit of [`Forward::tried`] is its.
-    pub bit: u64,
-    /// When the provider was chosen, by the clock that times its silence.
-    pub chosen: tokio::time::Instant,
-    /// The usage chunk was asked for by us, not by the client.
-    pub injected: bool,
+impl Forward {
+    /// Keeps for the log how the attempt under way has failed; another one follows.
+    pub fn note_failure(&mut self) {
+        if let Some(Attempt {
+            provider,
+            ended: Some(end),
+            chosen,
+            ..
+        }) = &self.attempt
+        {
+            self.failures.push(Failed {
+                upstream: provider.name.clone(),
+                end: *end,
+                took: chosen.elapsed(),
+            });
+        }
+    }
 }
 
 impl Context {
@@ -171,6 +181,17 @@ impl Context {
     pub fn dialect(&self) -> Option<&Dialect> {
         let surface = self.snapshot.surfaces.get(self.surface?)?;
         Some(&surface.dialect)
+    }
+
+    /// Tells how the attempt under way has ended, if nobody has.
+    pub fn end_attempt(&mut self, end: AttemptEnd) {
+        let attempt = self
+            .forward
+            .as_mut()
+            .and_then(|forward| forward.attempt.as_mut());
+        if let Some(attempt) = attempt {
+            attempt.end(&self.snapshot.recorder, end);
+        }
     }
 
     /// The attempt under way.

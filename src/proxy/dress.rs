@@ -38,7 +38,7 @@ pub fn for_provider(
     map.insert(HOST, provider.authority.clone());
     // What comes encoded can be neither metered nor renamed.
     map.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    if let Some(credential) = provider.credential() {
+    if let Some(credential) = provider.keys.credential(attempt.key) {
         match forward.operation.api() {
             Api::OpenAi => map.insert(AUTHORIZATION, credential.bearer.clone()),
             Api::Anthropic => map.insert(X_API_KEY, credential.plain.clone()),

@@ -39,7 +39,6 @@ pub async fn answer(
         };
     }
     let prepared = ctx.rejection.take();
-    let uncounted = prepared.is_none();
     let Some(rejection) = prepared.or_else(|| rejection(error, ctx)) else {
         ctx.outcome = Some(Outcome::ClientGone);
         return FailToProxy {
@@ -47,7 +46,7 @@ pub async fn answer(
             can_reuse_downstream: false,
         };
     };
-    tell(error, ctx, &rejection, uncounted);
+    tell(error, ctx, &rejection);
     settle(ctx, Some(rejection.code));
     ctx.outcome = Some(Outcome::Rejected(rejection.code));
     let status = rejection.code.row().status;
@@ -135,7 +134,7 @@ fn rejection(error: &Error, ctx: &Context) -> Option<Rejection> {
 }
 
 /// Says it to the operator: once, with the cause, without anything that a client or provider wrote.
-fn tell(error: &Error, ctx: &Context, rejection: &Rejection, uncounted: bool) {
+fn tell(error: &Error, ctx: &mut Context, rejection: &Rejection) {
     let Some(attempt) = ctx.attempt().filter(|_| rejection.code.is_upstreams()) else {
         return;
     };
@@ -146,15 +145,11 @@ fn tell(error: &Error, ctx: &Context, rejection: &Rejection, uncounted: bool) {
         rejection.code.as_str(),
         error.etype().as_str(),
     );
-    let connected = rejection.code != Code::UpstreamUnreachable;
-    // An answer's status was counted when it came, a failure to connect when it happened.
-    if uncounted && connected {
-        let outcome = match rejection.code {
-            Code::UpstreamTimeout => AttemptEnd::Timeout,
-            _ => AttemptEnd::Broken,
-        };
-        ctx.snapshot.recorder.attempt(attempt.place, outcome);
-    }
+    // Most were told of when they failed.
+    ctx.end_attempt(match rejection.code {
+        Code::UpstreamTimeout => AttemptEnd::Timeout,
+        _ => AttemptEnd::Broken,
+    });
 }
 
 /// Ends a stream with an error that its client understands. Other answers are just broken off:

@@ -1,6 +1,7 @@
 //! The life of a request in Pingora's phases. Each phase is a few lines here; what it does stands
 //! in the module that it calls.
 
+pub mod attempt;
 mod charge;
 mod choice;
 pub mod context;
@@ -135,6 +136,7 @@ impl ProxyHttp for Proxy {
             ctx.rejection = Some(rejection);
             let mut error = Error::explain(REFUSED, "upstream status");
             error.as_up();
+            error.set_retry(retry::refused(ctx));
             return Err(error);
         }
         Ok(())

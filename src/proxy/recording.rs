@@ -17,11 +17,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Makes the event of a finished request, and hands it on.
-pub fn record(gateway: &Gateway, session: &Session, ctx: &Context, status: u16, outcome: Outcome) {
+pub fn record(
+    gateway: &Gateway,
+    session: &Session,
+    ctx: &mut Context,
+    status: u16,
+    outcome: Outcome,
+) {
     if ctx.unrecorded {
         return;
     }
     let now = Instant::now();
+    if let Some(forward) = &mut ctx.forward
+        && let (Some(_), Some(attempt)) = (&forward.meter, &mut forward.attempt)
+        && !matches!(outcome, Outcome::Rejected(_))
+    {
+        attempt.end(&ctx.snapshot.recorder, AttemptEnd::Ok);
+    }
+    let failures = match &mut ctx.forward {
+        Some(forward) => std::mem::take(&mut forward.failures),
+        None => Vec::new(),
+    };
     let forward = ctx.forward.as_deref();
     let attempt = ctx.attempt();
     let meter = forward.and_then(|forward| forward.meter.as_ref());
@@ -32,12 +48,6 @@ pub fn record(gateway: &Gateway, session: &Session, ctx: &Context, status: u16, 
     {
         let failed = matches!(outcome, Outcome::Rejected(code) if code.is_upstreams());
         traffic.count(failed, gateway.started.elapsed());
-    }
-    if let (Some(_), Some(attempt)) = (meter, attempt)
-        && !matches!(outcome, Outcome::Rejected(_))
-    {
-        let recorder = &ctx.snapshot.recorder;
-        recorder.attempt(attempt.place, AttemptEnd::Ok);
     }
     let reading = meter.map(Meter::reading);
     if reading.is_some_and(|reading| reading.hostile) {
@@ -60,8 +70,11 @@ pub fn record(gateway: &Gateway, session: &Session, ctx: &Context, status: u16, 
         account: key.map(|key| key.account.clone()),
         project: key.map(|key| key.project.clone()),
         model: ctx.model.as_ref().map(|model| model.id.clone()),
-        upstream: attempt.map(|attempt| attempt.provider.name.clone()),
+        upstream: attempt
+            .map(|attempt| attempt.provider.name.clone())
+            .or_else(|| failures.last().map(|failed| failed.upstream.clone())),
         attempts: forward.map_or(0, |forward| forward.attempts),
+        failures,
         status,
         outcome,
         stream: forward.is_some_and(|forward| forward.stream.is_some()),
@@ -98,6 +111,7 @@ pub fn malformed(gateway: &Gateway, id: RequestId, client: Option<IpAddr>, statu
         model: None,
         upstream: None,
         attempts: 0,
+        failures: Vec::new(),
         status,
         outcome: Outcome::Rejected(Code::InvalidRequest),
         stream: false,

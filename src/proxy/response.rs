@@ -1,6 +1,7 @@
 //! From the provider's header to the last byte: what is passed on, what is metered, what is ours to say.
 
 use super::charge::{noted, settle};
+use super::choice::{limited_by_provider, refused_credential};
 use super::context::{Active, Context, Forward};
 use super::form::{is_stream, metered};
 use super::headers::{X_ACCEL_BUFFERING, downward, take_response};
@@ -11,12 +12,13 @@ use crate::record::event::Outcome;
 use crate::record::metrics::AttemptEnd;
 use crate::record::recorder::Recorder;
 use crate::rejection::{Code, Rejection};
+use crate::wire::wait;
 use bytes::{Bytes, BytesMut};
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, RETRY_AFTER, TRANSFER_ENCODING};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderValue, Version};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 /// An error answer of a provider that is larger than this is not one that a client should read.
 const ERROR_BODY: usize = 256 << 10;
@@ -37,9 +39,7 @@ pub fn judge(
 ) -> Result<(), Rejection> {
     forward.answered = Some(Instant::now());
     let status = header.status.as_u16();
-    let Some(attempt) = &forward.attempt else {
-        return Ok(());
-    };
+    let id = forward.admission.model().id.clone();
     let outcome = match status {
         200..300 => AttemptEnd::Ok,
         401 | 403 => AttemptEnd::Auth,
@@ -47,14 +47,28 @@ pub fn judge(
         400..500 => AttemptEnd::ClientError,
         _ => AttemptEnd::ServerError,
     };
-    if outcome != AttemptEnd::Ok {
-        recorder.attempt(attempt.place, outcome);
+    let wait = match outcome {
+        AttemptEnd::RateLimited => wait::told(&header.headers, SystemTime::now()),
+        _ => None,
+    };
+    let metered = match outcome {
+        AttemptEnd::Ok => Some(metered(forward, header)),
+        _ => None,
+    };
+    let Some(attempt) = &mut forward.attempt else {
+        return Ok(());
+    };
+    match &metered {
+        Some(Ok(_)) => attempt.begins(recorder),
+        // An answer that cannot be passed on.
+        Some(Err(_)) => attempt.end(recorder, AttemptEnd::Broken),
+        None => attempt.end_with(recorder, outcome, wait),
+    }
+    if let Some(metered) = metered {
+        forward.meter = Some(metered?);
+        return Ok(());
     }
     match outcome {
-        AttemptEnd::Ok => {
-            forward.meter = Some(metered(forward, header)?);
-            Ok(())
-        }
         // Refused here, it still gets a status: later the connection could only be closed.
         AttemptEnd::ClientError if length(header).is_some_and(|length| length > ERROR_BODY) => {
             Err(oversized())
@@ -63,32 +77,12 @@ pub fn judge(
             forward.held = Some(BytesMut::new());
             Ok(())
         }
-        AttemptEnd::Auth => {
-            log::error!(
-                "provider {} answered {status}: its key is refused; check it",
-                attempt.provider.name
-            );
-            Err(Rejection::new(
-                Code::UpstreamAuth,
-                format!(
-                    "The provider of model '{}' refused the gateway's credential. The operator has to act.",
-                    forward.admission.model().id
-                ),
-            ))
-        }
-        AttemptEnd::RateLimited => Err(Rejection::new(
-            Code::UpstreamRateLimited,
-            format!(
-                "The provider of model '{}' is limiting requests. Try again later.",
-                forward.admission.model().id
-            ),
-        )
-        .retry_after(wait(header))),
+        AttemptEnd::Auth => Err(refused_credential(&id)),
+        AttemptEnd::RateLimited => Err(limited_by_provider(&id, wait)),
         _ => Err(Rejection::new(
             Code::UpstreamError,
             format!(
-                "The provider of model '{}' answered with status {status}. Try again, or ask the operator.",
-                forward.admission.model().id
+                "The provider of model '{id}' answered with status {status}. Try again, or ask the operator."
             ),
         )),
     }
@@ -98,18 +92,6 @@ pub fn judge(
 fn length(header: &ResponseHeader) -> Option<usize> {
     let text = header.headers.get(CONTENT_LENGTH)?.to_str().ok()?;
     text.trim().parse().ok()
-}
-
-/// The provider's `Retry-After`: a number of seconds, or a time.
-fn wait(header: &ResponseHeader) -> Option<Duration> {
-    let text = header.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let until = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
-    let left = SystemTime::from(until).duration_since(SystemTime::now());
-    // A time that has passed says nothing of how long to wait.
-    left.ok()
 }
 
 /// Dresses the header for the client.
@@ -180,10 +162,8 @@ pub fn pass(
             (None, Some(meter)) => match meter.push(chunk) {
                 Ok(chunk) => chunk,
                 Err(_) => {
-                    // An error answer above was counted when its header came.
-                    if let Some(attempt) = &forward.attempt {
-                        let recorder = &ctx.snapshot.recorder;
-                        recorder.attempt(attempt.place, AttemptEnd::Broken);
+                    if let Some(attempt) = &mut forward.attempt {
+                        attempt.end(&ctx.snapshot.recorder, AttemptEnd::Broken);
                     }
                     return Err(oversized());
                 }
@@ -284,13 +264,9 @@ fn oversized() -> Rejection {
 }
 
 /// Counts a stream that its provider did not finish.
-pub fn broke_off(ctx: &Context, gateway: &Gateway) {
+pub fn broke_off(ctx: &mut Context, gateway: &Gateway) {
     gateway.metrics.broken_streams.inc();
-    if let Some(attempt) = ctx.attempt() {
-        ctx.snapshot
-            .recorder
-            .attempt(attempt.place, AttemptEnd::Broken);
-    }
+    ctx.end_attempt(AttemptEnd::Broken);
 }
 
 /// What a client hears when the provider stops in the middle of a stream.

@@ -1,29 +1,57 @@
-//! When a failed attempt is followed by another: only while the provider cannot have done anything.
+//! When a failed attempt is followed by another: before the first byte of the answer, while the provider cannot have
+//! billed anything, and as far as the budget of all requests goes.
 
-use super::choice::candidates;
+use super::REFUSED;
+use super::choice::any_left;
 use super::context::{Body, Context};
+use super::snapshot::Retries;
+use crate::downstream::session::FIRST_BYTE_OVERDUE;
 use crate::record::metrics::AttemptEnd;
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorSource};
+use pingora::{Error, ErrorSource, ErrorType};
 use std::time::Duration;
-
-/// Attempts at most: the first, one more upstream or address, and one dead connection.
-const MAX_ATTEMPTS: u32 = 3;
+use tokio::time::Instant;
 
 /// A pooled connection that was dead fails at once. One that fails later has failed at work, and
 /// the provider may bill that.
 const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// Takes the right to another attempt: the request can be sent again and is not too old, an upstream is left, and so is
+/// some of what it and all requests together may try.
+pub fn another(ctx: &mut Context) -> bool {
+    let Some(forward) = &mut ctx.forward else {
+        return false;
+    };
+    let snapshot = &ctx.snapshot;
+    let Retries { max, percent, .. } = snapshot.retries;
+    let in_time = forward.attempt.as_ref().is_some_and(|attempt| {
+        let total = attempt.provider.timeouts.total;
+        ctx.started.elapsed() < total
+    });
+    if !in_time
+        || !forward.body.repeatable()
+        || forward.retries >= max
+        || !any_left(forward, snapshot)
+    {
+        return false;
+    }
+    let taken = snapshot.budget.take(percent, Instant::now().into_std());
+    snapshot.recorder.upstreams().retry(taken);
+    if taken {
+        forward.retries += 1;
+        forward.fresh = false;
+        forward.note_failure();
+    }
+    taken
+}
 
 /// After a failure to connect: on to the provider's next address, or to the next upstream.
 pub fn unreachable(ctx: &mut Context, peer: &HttpPeer, mut error: Box<Error>) -> Box<Error> {
     let Some(forward) = &mut ctx.forward else {
         return error;
     };
-    if let Some(attempt) = &forward.attempt {
+    if let Some(attempt) = &mut forward.attempt {
         let provider = &attempt.provider;
-        ctx.snapshot
-            .recorder
-            .attempt(attempt.place, AttemptEnd::Unreachable);
         log::warn!(
             "{} provider {}: cannot connect to {}: {}",
             ctx.request_id,
@@ -37,54 +65,96 @@ pub fn unreachable(ctx: &mut Context, peer: &HttpPeer, mut error: Box<Error>) ->
         if provider.addresses.count() > 1 {
             forward.tried &= !attempt.bit;
         }
+        attempt.end(&ctx.snapshot.recorder, AttemptEnd::Unreachable);
     }
-    let more = candidates(forward, &ctx.snapshot.providers).any(|candidate| candidate.usable);
-    error.set_retry(more && forward.attempts < MAX_ATTEMPTS);
+    error.set_retry(another(ctx));
     error
 }
 
+/// After an answer that refuses: it is the provider's word that nothing was done, so nothing is billed. A key that was
+/// refused or limited leaves the upstream to its others.
+pub fn refused(ctx: &mut Context) -> bool {
+    let Some(forward) = &mut ctx.forward else {
+        return false;
+    };
+    let Some(attempt) = &forward.attempt else {
+        return false;
+    };
+    match attempt.ended {
+        Some(AttemptEnd::Auth | AttemptEnd::RateLimited) => {
+            forward.tried_keys.push((attempt.place, attempt.key));
+            forward.tried &= !attempt.bit;
+        }
+        Some(AttemptEnd::ServerError) => {}
+        _ => return false,
+    }
+    another(ctx)
+}
+
 /// After a connection broke. A pooled one may have been closed by the provider at the very moment
-/// of its use: the request never arrived, and goes out again on a new one. Nothing else is sent
-/// twice: a provider that works on a request may bill it.
+/// of its use: the request never arrived, and goes out again on a new one. A request that was not written whole is no
+/// work for anyone. Nothing else is sent twice, unless the operator wants it: a provider that works on a request may
+/// bill it.
 pub fn broken(
     ctx: &mut Context,
     mut error: Box<Error>,
     reused: bool,
     answering: bool,
 ) -> Box<Error> {
+    if *error.etype() == REFUSED {
+        // Decided where it was refused.
+        return error;
+    }
     // Pingora knows which errors leave a request untouched: a reused connection that was closed, a
     // stream that the provider refused.
     error.retry.decide_reuse(reused);
-    let untouched = error.retry() && *error.esource() == ErrorSource::Upstream;
-    let again = match &mut ctx.forward {
-        Some(forward) if untouched && !answering => {
-            let repeatable = match &forward.body {
-                Body::Json { .. } | Body::Empty => true,
-                Body::Upload(upload) => upload.repeatable(),
-            };
-            let at_once = forward
-                .attempt
-                .as_ref()
-                .is_some_and(|attempt| attempt.chosen.elapsed() < AT_ONCE);
-            let again = repeatable
-                && at_once
-                && forward.answered.is_none()
-                && forward.attempts < MAX_ATTEMPTS;
-            if again {
-                // The upstream itself is not at fault: it may be chosen again. Those that were out of
-                // reach stay out.
-                let bit = forward.attempt.as_ref().map_or(0, |attempt| attempt.bit);
-                forward.tried &= !bit;
-                if let Some(attempt) = &forward.attempt {
-                    let recorder = &ctx.snapshot.recorder;
-                    recorder.attempt(attempt.place, AttemptEnd::Broken);
-                }
-                forward.fresh = true;
-            }
-            again
-        }
-        _ => false,
-    };
+    let untouched = error.retry();
+    let again = !answering && again(ctx, &error, untouched);
     error.set_retry(again);
     error
+}
+
+fn again(ctx: &mut Context, error: &Error, untouched: bool) -> bool {
+    let recorder = &ctx.snapshot.recorder;
+    let Retries { resend, .. } = ctx.snapshot.retries;
+    let Some(forward) = ctx.forward.as_deref_mut() else {
+        return false;
+    };
+    let Some(attempt) = forward
+        .attempt
+        .as_mut()
+        .filter(|_| forward.answered.is_none())
+    else {
+        return false;
+    };
+    if *error.etype() == FIRST_BYTE_OVERDUE {
+        attempt.end(recorder, AttemptEnd::Timeout);
+        return resend.first_byte && another(ctx);
+    }
+    if *error.esource() != ErrorSource::Upstream {
+        return false;
+    }
+    let at_once = attempt.chosen.elapsed() < AT_ONCE;
+    if untouched && at_once && !forward.fresh && forward.body.repeatable() {
+        // The upstream itself is not at fault: it may be chosen again. Those that were out of
+        // reach stay out.
+        attempt.end(recorder, AttemptEnd::Stale);
+        forward.tried &= !attempt.bit;
+        forward.note_failure();
+        forward.fresh = true;
+        return true;
+    }
+    attempt.end(recorder, AttemptEnd::Broken);
+    let unsent = *error.etype() == ErrorType::WriteError;
+    (unsent || resend.broken) && another(ctx)
+}
+
+impl Body {
+    /// Whether it can be sent from its beginning again.
+    fn repeatable(&self) -> bool {
+        match self {
+            Body::Json { .. } | Body::Empty => true,
+            Body::Upload(upload) => upload.repeatable(),
+        }
+    }
 }

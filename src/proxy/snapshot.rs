@@ -12,6 +12,8 @@ use crate::record::recorder::Recorder;
 use crate::record::status::Traffic;
 use crate::route::Router;
 use crate::upstream::Provider;
+use crate::upstream::budget::Budget;
+use crate::upstream::live::Live;
 use crate::upstream::peer::Template;
 use crate::wire::error::Dialect;
 use crate::wire::rates;
@@ -47,6 +49,26 @@ pub struct Surface {
     pub rates: rates::Style,
 }
 
+/// When a failed attempt is followed by another.
+#[derive(Clone, Copy, Debug)]
+pub struct Retries {
+    /// Further attempts for one request.
+    pub max: u32,
+    /// Further attempts over all requests, in percent of these.
+    pub percent: u32,
+    /// What is sent again though the provider may bill it.
+    pub resend: Resend,
+}
+
+/// What is sent again though the provider may have begun to work.
+#[derive(Clone, Copy, Debug)]
+pub struct Resend {
+    /// A connection that broke.
+    pub broken: bool,
+    /// A first byte that did not come in time.
+    pub first_byte: bool,
+}
+
 /// One configuration, as the proxy uses it. Requests hold on to the one they began with.
 pub struct Snapshot {
     /// Mounts → endpoints.
@@ -65,6 +87,12 @@ pub struct Snapshot {
     pub catalog: Catalog,
     /// Providers, in the configuration's order, each with its peer.
     pub providers: Vec<(Arc<Provider>, Template)>,
+    /// How each model's upstreams are doing: by the model's place in the catalog, in the model's order.
+    pub lives: Vec<Vec<Arc<Live>>>,
+    /// When a failed attempt is followed by another.
+    pub retries: Retries,
+    /// How many such there may be over all requests; shared by all snapshots.
+    pub budget: Arc<Budget>,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// The largest request header in bytes.

@@ -1,5 +1,6 @@
 //! One struct a request, from which both the log line and the metrics are made.
 
+use super::metrics::AttemptEnd;
 use crate::auth::secret::KeyHint;
 use crate::billing::money::Money;
 use crate::id::RequestId;
@@ -31,6 +32,17 @@ impl Outcome {
     }
 }
 
+/// An attempt that was followed by another.
+#[derive(Clone, Debug)]
+pub struct Failed {
+    /// The provider.
+    pub upstream: Arc<str>,
+    /// How it ended.
+    pub end: AttemptEnd,
+    /// From the choice of the provider on.
+    pub took: Duration,
+}
+
 /// Everything that is told of one request. It holds no text that a client chose, but for the id of
 /// a model under the catch-all, which the configuration let through.
 #[derive(Clone, Debug)]
@@ -55,6 +67,8 @@ pub struct Event {
     pub upstream: Option<Arc<str>>,
     /// Attempts upstream.
     pub attempts: u32,
+    /// Those of them that were followed by another.
+    pub failures: Vec<Failed>,
     /// What the client was answered; 499 if it left before.
     pub status: u16,
     /// How it ended.

@@ -4,6 +4,7 @@
 use super::billing::BillingMetrics;
 use super::limits::{LimitMetrics, StoreMetrics};
 use super::reload::ReloadMetrics;
+use super::upstreams::UpstreamMetrics;
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
@@ -12,7 +13,7 @@ use std::sync::Arc;
 
 /// How an attempt at an upstream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // each says itself
+#[allow(missing_docs)] // most say themselves
 pub enum AttemptEnd {
     Ok,
     ClientError,
@@ -22,10 +23,12 @@ pub enum AttemptEnd {
     Unreachable,
     Timeout,
     Broken,
+    /// The pooled connection was dead: the request never arrived.
+    Stale,
 }
 
 impl AttemptEnd {
-    pub(super) const COUNT: usize = 8;
+    pub(super) const COUNT: usize = 9;
 
     pub(super) const fn as_str(self) -> &'static str {
         match self {
@@ -37,6 +40,7 @@ impl AttemptEnd {
             AttemptEnd::Unreachable => "unreachable",
             AttemptEnd::Timeout => "timeout",
             AttemptEnd::Broken => "broken",
+            AttemptEnd::Stale => "stale",
         }
     }
 }
@@ -65,6 +69,8 @@ pub struct Metrics {
     pub malformed: IntCounter,
     /// Streams that the upstream broke off.
     pub broken_streams: IntCounter,
+    /// Upstreams that fail.
+    pub upstreams: UpstreamMetrics,
     /// Limits.
     pub limits: Arc<LimitMetrics>,
     /// Money.
@@ -196,6 +202,7 @@ impl Metrics {
                 "tollgate_broken_streams_total",
                 "Streamed answers that the upstream did not finish",
             )?,
+            upstreams: UpstreamMetrics::new(&registry)?,
             limits: Arc::new(LimitMetrics::new(&registry)?),
             billing: Arc::new(BillingMetrics::new(&registry)?),
             reload: ReloadMetrics::new(&registry)?,

@@ -2,6 +2,7 @@
 
 use super::event::{Event, Outcome};
 use super::metrics::{AttemptEnd, Metrics};
+use super::upstreams::UpstreamMetrics;
 use crate::limit::Reason;
 use crate::meter::usage::Usage;
 use crate::rejection::Code;
@@ -87,6 +88,11 @@ impl Recorder {
             let made = || self.metrics.upstream.with_label_values(&labels);
             counter.get_or_init(made).inc();
         }
+    }
+
+    /// Metrics of upstreams that fail.
+    pub fn upstreams(&self) -> &UpstreamMetrics {
+        &self.metrics.upstreams
     }
 
     /// Counts a request that a limit of the plan in this place of the configuration's list refused.

@@ -1,27 +1,31 @@
 //! Configuration → snapshot: from what the file says to what requests are judged by.
 
 use super::keys::Keys;
+use super::previous::Previous;
 use crate::auth::secret::KeyHash;
 use crate::billing::ledger::Ledger;
 use crate::catalog::{Catalog, Model, Status, Upstream};
 use crate::config::{
     Api as ConfigApi, Config, DisconnectBilling, ErrorDialect, Modality, ModelStatus,
-    Provider as ConfigProvider, ProviderApi, ResetFormat, Secret,
+    Provider as ConfigProvider, ProviderApi, Resend as ConfigResend, ResetFormat, Secret,
 };
 use crate::limit::flood::Flood;
 use crate::limit::limiter::Limiter;
-use crate::proxy::snapshot::{Snapshot, Surface};
+use crate::proxy::snapshot::{Resend, Retries, Snapshot, Surface};
 use crate::record::metrics::Metrics;
 use crate::record::recorder::Recorder;
-use crate::record::status::Traffic;
 use crate::rejection::CODES;
 use crate::route::{Api, Router};
-use crate::upstream::peer::{Authorities, Template, read_authorities};
-use crate::upstream::{Paths, Provider, ProviderSettings, Timeouts};
+use crate::upstream::budget::Budget;
+use crate::upstream::health::Rules;
+use crate::upstream::live::Live;
+use crate::upstream::peer::{Template, read_authorities};
+use crate::upstream::{Check, Paths, Provider, ProviderSettings, Timeouts};
 use crate::wire::error::{Dialect, Style};
 use crate::wire::rates;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// Where the built-in provider listens, and what it wants to hear as key.
 #[derive(Clone, Debug)]
@@ -44,39 +48,7 @@ pub struct Lasting {
     pub session_key: Option<KeyHash>,
 }
 
-/// What is in force, for a snapshot that takes its place.
-#[derive(Clone, Copy)]
-pub struct Previous<'a> {
-    /// The configuration.
-    pub config: &'a Config,
-    /// What was built from it.
-    pub snapshot: &'a Snapshot,
-}
-
-impl Previous<'_> {
-    /// A provider whose settings and certificates are the same: with its state and its connections.
-    fn provider(
-        &self,
-        settings: &ConfigProvider,
-        authorities: Option<&Authorities>,
-    ) -> Option<(Arc<Provider>, Template)> {
-        let mut before = self.config.providers.iter();
-        let place = before.position(|before| before == settings)?;
-        let (provider, template) = self.snapshot.providers.get(place)?;
-        let same = template.trusts(authorities);
-        same.then(|| (provider.clone(), template.clone()))
-    }
-
-    /// The traffic of a model that was there before.
-    fn traffic(&self, model: &Model) -> Option<Arc<Traffic>> {
-        let mut before = self.snapshot.catalog.models().iter();
-        let place = before.position(|before| before.id == model.id)?;
-        self.snapshot.traffic.get(place).cloned()
-    }
-}
-
-/// Builds the snapshot. What has not changed since the previous one is the same object in both: providers (by all of
-/// their settings), the traffic of models (by their id), the count of requests without a key (by its limit).
+/// Builds the snapshot. What has not changed since the previous one is the same object in both: see [`Previous`].
 ///
 /// # Errors
 /// One line for what only now shows: a file of certificates, a key that no header can carry.
@@ -127,11 +99,20 @@ pub fn snapshot(
             {
                 return Ok(same);
             }
-            let provider = provider(settings, demo)?;
+            let mut provider = provider(settings, demo)?;
+            if let Some(older) = previous
+                .as_ref()
+                .and_then(|previous| previous.named(&provider.name))
+            {
+                provider.inherit(older);
+            }
             let template = Template::new(&provider, authorities);
             Ok((Arc::new(provider), template))
         })
-        .collect::<Result<_, String>>()?;
+        .collect::<Result<Vec<_>, String>>()?;
+    let lives = lives(&catalog, &providers, previous);
+    let budget = previous.map(|previous| previous.snapshot.budget.clone());
+    let budget = budget.unwrap_or_else(|| Arc::new(Budget::new(Instant::now().into_std())));
     let traffic = catalog
         .models()
         .iter()
@@ -141,10 +122,8 @@ pub fn snapshot(
         })
         .collect();
     let flood = config.limits.unauthenticated_per_ip.map(|rate| {
-        let known = previous.and_then(|previous| previous.snapshot.flood.clone());
-        known
-            .filter(|flood| flood.limit() == (rate.count, rate.per))
-            .unwrap_or_else(|| Arc::new(Flood::new(rate.count, rate.per)))
+        let known = previous.and_then(|previous| previous.flood(rate.count, rate.per));
+        known.unwrap_or_else(|| Arc::new(Flood::new(rate.count, rate.per)))
     });
     Ok(Snapshot {
         router: Router::new(
@@ -160,6 +139,9 @@ pub fn snapshot(
         flood,
         catalog,
         providers,
+        lives,
+        retries: retries(&config.retries),
+        budget,
         trusted_proxies: config.trusted_proxies.clone(),
         header_limit: usize::try_from(config.limits.header).unwrap_or(usize::MAX),
         body_limit: config.limits.body,
@@ -167,6 +149,47 @@ pub fn snapshot(
         recorder,
         traffic,
     })
+}
+
+/// How each model's upstreams are doing.
+fn lives(
+    catalog: &Catalog,
+    providers: &[(Arc<Provider>, Template)],
+    previous: Option<Previous<'_>>,
+) -> Vec<Vec<Arc<Live>>> {
+    let of = |model: &Arc<Model>| {
+        let known = previous.map(|previous| previous.lives(model, providers));
+        let mut known = known.unwrap_or_default();
+        let live = |upstream: &Upstream| {
+            let provider = providers.get(upstream.provider);
+            let provider = provider.map(|(provider, _)| provider.name.clone());
+            let provider = provider.unwrap_or_default();
+            let name = upstream.name.as_ref().unwrap_or(&model.id);
+            let same = |live: &Arc<Live>| live.provider == provider && live.model == *name;
+            match known.iter().position(same) {
+                Some(at) => known.swap_remove(at),
+                None => Arc::new(Live::new(provider, name.clone())),
+            }
+        };
+        model.upstreams.iter().map(live).collect()
+    };
+    catalog.models().iter().map(of).collect()
+}
+
+fn retries(settings: &crate::config::Retries) -> Retries {
+    let crate::config::Retries {
+        max,
+        budget,
+        resend,
+    } = settings;
+    Retries {
+        max: *max,
+        percent: *budget,
+        resend: Resend {
+            broken: resend.contains(&ConfigResend::Broken),
+            first_byte: resend.contains(&ConfigResend::FirstByte),
+        },
+    }
 }
 
 const fn api(api: ConfigApi) -> Api {
@@ -253,6 +276,7 @@ fn model(model: &crate::config::Model) -> Model {
                 name: upstream.model.as_deref().map(Arc::from),
                 weight: upstream.weight,
                 tier: upstream.tier,
+                concurrency: upstream.concurrency,
             })
             .collect(),
         price: price.clone(),
@@ -265,6 +289,28 @@ fn provider(settings: &ConfigProvider, demo: Option<&DemoAccess>) -> Result<Prov
         connect: settings.timeouts.connect,
         first_byte: settings.timeouts.first_byte,
         idle: settings.timeouts.idle,
+        total: settings.timeouts.total,
+    };
+    let crate::config::Health {
+        failures,
+        cooldown,
+        max_cooldown,
+        slow_start,
+        check,
+    } = settings.health.clone();
+    let anthropic = settings.api == ProviderApi::Anthropic;
+    let base = settings.base_url.as_ref().map_or("/v1", |base| &base.path);
+    let check = check.map(|check| Check {
+        target: format!("{base}{}", check.path),
+        interval: check.interval,
+        timeout: check.timeout,
+        anthropic,
+    });
+    let health = Rules {
+        failures,
+        cooldown,
+        max_cooldown,
+        slow_start,
     };
     let name = settings.name.clone();
     let settings = match (&settings.base_url, demo) {
@@ -290,6 +336,8 @@ fn provider(settings: &ConfigProvider, demo: Option<&DemoAccess>) -> Result<Prov
                 .map(str::to_owned)
                 .collect(),
             timeouts,
+            health,
+            check,
         },
         (None, Some(demo)) => ProviderSettings {
             name,
@@ -302,6 +350,8 @@ fn provider(settings: &ConfigProvider, demo: Option<&DemoAccess>) -> Result<Prov
             },
             keys: vec![demo.key.clone()],
             timeouts,
+            health,
+            check,
         },
         (None, None) => return Err(format!("provider {name}: it has no base_url")),
     };

@@ -3,10 +3,12 @@
 pub mod admin;
 mod books;
 mod build;
+mod checks;
 mod keys;
 mod listen;
 mod local;
 mod marks;
+mod previous;
 mod reload;
 mod roster;
 mod stores;
@@ -212,6 +214,7 @@ pub async fn start(
         admin_at = Some(address);
         tasks.push(task);
     }
+    tasks.push(tokio::spawn(checks::run(gateway.clone(), stopped.clone())));
     tasks.push(tokio::spawn(refresh_addresses(gateway.clone(), stopped)));
     let in_force = Arc::new(ArcSwap::from_pointee(config.clone()));
     if let Some(source) = source {

@@ -1,8 +1,9 @@
 //! From one configuration in force to the next: everything is built, then everything is swapped.
 
 use super::admin::{self, Current};
-use super::build::{self, DemoAccess, Lasting, Previous};
+use super::build::{self, DemoAccess, Lasting};
 use super::keys::Keys;
+use super::previous::Previous;
 use super::roster::Roster;
 use super::stores::first_balances;
 use super::tls::{self, Certificate};
@@ -10,8 +11,10 @@ use crate::billing::ledger::Ledger;
 use crate::config::{Change, Config, Step};
 use crate::proxy::snapshot::{Gateway, Snapshot};
 use crate::upstream::Provider;
+use crate::upstream::live::{Live, Watch};
 use arc_swap::ArcSwap;
 use rustls::sign::CertifiedKey;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// What a reload works on.
@@ -91,8 +94,12 @@ impl Parts {
             if let Some(books) = &self.books {
                 accounts = books.seed(first_balances(&config));
             }
+            let gone = gone(&before, &snapshot);
             let swap = || self.gateway.snapshot.store(Arc::new(snapshot));
             self.roster.replace(keys, swap);
+            for (provider, model) in gone {
+                self.lasting.metrics.upstreams.forget(&provider, &model);
+            }
             for (certificate, pair) in pairs {
                 if let (Some(certificate), Some(pair)) = (certificate, pair) {
                     certificate.replace(pair);
@@ -131,6 +138,28 @@ impl Parts {
         }
         Ok(pairs)
     }
+}
+
+/// Upstreams and providers of which nothing is known any more, as metrics name them.
+fn gone(before: &Snapshot, after: &Snapshot) -> Vec<(Arc<str>, Arc<str>)> {
+    let lives = |snapshot: &Snapshot| -> Vec<Arc<Live>> {
+        snapshot.lives.iter().flatten().cloned().collect()
+    };
+    let kept: HashSet<*const Live> = lives(after).iter().map(Arc::as_ptr).collect();
+    let upstreams = lives(before)
+        .into_iter()
+        .filter(|live| !kept.contains(&Arc::as_ptr(live)))
+        .map(|live| (live.provider.clone(), live.model.clone()));
+    let reached = |reach: &Arc<Watch>| {
+        let mut now = after.providers.iter();
+        now.any(|(provider, _)| Arc::ptr_eq(&provider.reach, reach))
+    };
+    let providers = before
+        .providers
+        .iter()
+        .filter(|(provider, _)| !reached(&provider.reach))
+        .map(|(provider, _)| (provider.name.clone(), "".into()));
+    upstreams.chain(providers).collect()
 }
 
 /// Providers whose settings are the same, and which are new all the same: their certificates must have changed.

@@ -2,14 +2,21 @@
 //! request goes to.
 
 pub mod addresses;
+pub mod budget;
+pub mod health;
+pub mod keys;
+pub mod live;
 pub mod peer;
 pub mod select;
+pub mod turn;
 
 use crate::route::{Api, Operation};
 use addresses::Addresses;
+use health::Rules;
 use http::{HeaderValue, Uri};
+use keys::Keys;
+use live::Watch;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// How long a provider may take.
@@ -21,6 +28,21 @@ pub struct Timeouts {
     pub first_byte: Duration,
     /// Between two pieces of an answer.
     pub idle: Duration,
+    /// From the request's header to the end of the answer, over all attempts.
+    pub total: Duration,
+}
+
+/// A request that asks a provider whether it is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// Path and query.
+    pub target: String,
+    /// How often.
+    pub interval: Duration,
+    /// An answer must come within this time.
+    pub timeout: Duration,
+    /// Its key goes where Anthropic wants it.
+    pub anthropic: bool,
 }
 
 /// A provider's key as the wire wants it.
@@ -72,9 +94,15 @@ pub struct Provider {
     /// Limits on its slowness.
     pub timeouts: Timeouts,
     /// Where it is now.
-    pub addresses: Addresses,
-    credentials: Vec<Credential>,
-    next: AtomicUsize,
+    pub addresses: Arc<Addresses>,
+    /// Its keys.
+    pub keys: Keys,
+    /// When its upstreams are left out because they fail.
+    pub health: Rules,
+    /// Whether it can be reached.
+    pub reach: Arc<Watch>,
+    /// How it is asked whether it is there, if it is.
+    pub check: Option<Check>,
     /// Parsed once: a request without a query only clones.
     paths: [Option<Uri>; Operation::ALL.len()],
 }
@@ -95,6 +123,10 @@ pub struct ProviderSettings {
     pub keys: Vec<String>,
     /// Limits on its slowness.
     pub timeouts: Timeouts,
+    /// When its upstreams are left out because they fail.
+    pub health: Rules,
+    /// How it is asked whether it is there.
+    pub check: Option<Check>,
 }
 
 impl Provider {
@@ -111,6 +143,8 @@ impl Provider {
             paths,
             keys,
             timeouts,
+            health,
+            check,
         } = settings;
         let shown = if host.contains(':') {
             format!("[{host}]")
@@ -155,14 +189,27 @@ impl Provider {
         Ok(Provider {
             name: name.into(),
             authority,
-            addresses: Addresses::new(&host, port),
+            addresses: Arc::new(Addresses::new(&host, port)),
             host,
             tls,
             timeouts,
-            credentials,
-            next: AtomicUsize::new(0),
+            keys: Keys::new(credentials),
+            health,
+            reach: Arc::default(),
+            check,
             paths: targets,
         })
+    }
+
+    /// Takes over what is known from the same provider under older settings: where it is, whether it can be reached, and
+    /// how the keys that both have are doing.
+    pub fn inherit(&mut self, older: &Provider) {
+        if (&self.authority, self.tls) != (&older.authority, older.tls) {
+            return;
+        }
+        self.addresses = older.addresses.clone();
+        self.reach = older.reach.clone();
+        self.keys.inherit(&older.keys);
     }
 
     /// The path of an operation, if the provider speaks its protocol.
@@ -172,25 +219,14 @@ impl Provider {
 
     /// Its keys' bytes, to be cut out of its error answers.
     pub fn secrets(&self) -> impl Iterator<Item = &[u8]> {
-        self.credentials
-            .iter()
+        self.keys
+            .credentials()
             .map(|credential| credential.plain.as_bytes())
-    }
-
-    /// The next credential in turn; `None` for a provider without keys.
-    pub fn credential(&self) -> Option<&Credential> {
-        let turn = match self.credentials.len() {
-            0 => return None,
-            1 => 0,
-            // Relaxed: only the rough spread matters.
-            count => self.next.fetch_add(1, Ordering::Relaxed) % count,
-        };
-        self.credentials.get(turn)
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn settings(keys: &[&str]) -> ProviderSettings {
@@ -208,7 +244,15 @@ mod tests {
                 connect: Duration::from_secs(3),
                 first_byte: Duration::from_secs(60),
                 idle: Duration::from_secs(120),
+                total: Duration::from_secs(3600),
             },
+            health: Rules {
+                failures: 5,
+                cooldown: Duration::from_secs(1),
+                max_cooldown: Duration::from_secs(60),
+                slow_start: Duration::from_secs(10),
+            },
+            check: None,
         }
     }
 
@@ -232,7 +276,7 @@ mod tests {
             both.path(Operation::Messages).map(Uri::path),
             Some("/v1/messages")
         );
-        assert!(both.credential().is_none());
+        assert!(both.keys.credential(0).is_none());
     }
 
     #[test]
@@ -253,17 +297,28 @@ mod tests {
     }
 
     #[test]
-    fn credentials_take_turns_and_are_never_shown() {
+    fn what_is_known_is_inherited_from_the_same_host_only() {
+        let now = std::time::Instant::now();
+        let older = Provider::new(settings(&["one", "two"])).unwrap();
+        older.keys.limited(1, Some(Duration::from_secs(9)), now);
+        let mut newer = Provider::new(settings(&["two", "three"])).unwrap();
+        newer.inherit(&older);
+        assert!(newer.keys.rest(0, now).is_some() && newer.keys.rest(1, now).is_none());
+        assert!(Arc::ptr_eq(&newer.reach, &older.reach));
+        let mut elsewhere = Provider::new(ProviderSettings {
+            host: "other.example".into(),
+            ..settings(&["two"])
+        })
+        .unwrap();
+        elsewhere.inherit(&older);
+        assert!(elsewhere.keys.rest(0, now).is_none());
+        assert!(!Arc::ptr_eq(&elsewhere.reach, &older.reach));
+    }
+
+    #[test]
+    fn credentials_are_never_shown() {
         let provider = Provider::new(settings(&["one-secret", "two-secret"])).unwrap();
-        let mut seen: Vec<_> = (0..4)
-            .map(|_| provider.credential().unwrap().plain.clone())
-            .collect();
-        seen.sort();
-        assert_eq!(
-            seen,
-            ["one-secret", "one-secret", "two-secret", "two-secret"]
-        );
-        let debug = format!("{provider:?} {:?}", provider.credential());
+        let debug = format!("{provider:?} {:?}", provider.keys.credential(0));
         assert!(!debug.contains("secret"), "{debug}");
         let error = Provider::new(settings(&["bad\nsecret"])).unwrap_err();
         assert!(!error.contains("secret"), "{error}");

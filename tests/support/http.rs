@@ -177,6 +177,16 @@ impl Client {
             .await
     }
 
+    /// Sends a request, and leaves its answer for later.
+    pub async fn send_json(&mut self, path: &str, key: &str, body: &Value) {
+        let headers = [
+            ("Authorization", &*format!("Bearer {key}")),
+            ("Content-Type", "application/json"),
+        ];
+        self.send("POST", path, &headers, body.to_string().as_bytes())
+            .await;
+    }
+
     /// Reads a whole answer.
     pub async fn response(&mut self) -> Response {
         self.try_response()

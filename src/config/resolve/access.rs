@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Resolver, forms};
+use super::{Resolver, durations, forms};
 use crate::billing::money::Money;
 use crate::config::check::brief;
 use crate::config::path;
@@ -310,8 +310,9 @@ impl Resolver<'_, '_> {
                 models,
                 price,
             } = typed;
-            let valid = valid
-                .and_then(|text| self.parsed(&format!("{path}.valid"), &text.0, forms::duration));
+            let valid = valid.and_then(|text| {
+                self.parsed(&format!("{path}.valid"), &text.0, durations::duration)
+            });
             // A hundred years: later sums of times stay far from their ends.
             if valid.is_some_and(|valid| valid > Duration::from_secs(36_500 * 86_400)) {
                 self.wrong(

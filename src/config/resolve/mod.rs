@@ -5,13 +5,14 @@
 //! was reported there.
 
 mod access;
+mod durations;
 mod forms;
 mod models;
 mod providers;
 mod server;
 mod surfaces;
 
-pub(super) use forms::shown;
+pub(super) use durations::shown;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -150,15 +151,18 @@ impl Resolver<'_, '_> {
         &mut self,
         path: &str,
         given: Option<schema::DurationText>,
-        within: forms::Span,
+        within: durations::Span,
     ) -> Option<Duration> {
         let form = match within.least.is_zero() {
-            true => forms::duration_or_none,
-            false => forms::duration,
+            true => durations::duration_or_none,
+            false => durations::duration,
         };
         let time = self.parsed(path, &given?.0, form)?;
         if time < within.least || time > within.most {
-            let (least, most) = (forms::shown(within.least), forms::shown(within.most));
+            let (least, most) = (
+                durations::shown(within.least),
+                durations::shown(within.most),
+            );
             self.wrong(
                 path,
                 &format!("is out of range; write `{least}` to `{most}`"),

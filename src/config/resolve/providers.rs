@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::forms::{DAY, HOUR, MINUTE, Span};
+use super::durations::{DAY, HOUR, MINUTE, Span};
 use super::{Resolver, forms};
 use crate::config::path;
 use crate::config::schema;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::forms::{DAY, MINUTE, Span};
+use super::durations::{DAY, MINUTE, Span};
 use super::{Resolver, forms};
 use crate::config::path;
 use crate::config::schema;

@@ -47,7 +47,7 @@ pub(crate) struct Timeouts {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Health {
-    /// Failures in a row after which an upstream is left out: out of reach, 5xx, too slow, broken off.
+    /// Failures in a row after which an upstream is left out: out of reach, 5xx, too slow, broken off. A model's only upstream: four times as many.
     #[schemars(range(min = 1, max = 1000), extend("default" = 5))]
     pub(crate) failures: Option<u32>,
     /// How long it is left out the first time; each further time twice as long. Then one request tries it. 1ms to 1h.
