@@ -136,8 +136,32 @@ impl Peers for Link {
     }
 }
 
-/// Reads the configuration file again: whether it differs from what is in force.
-pub type Recheck = Arc<dyn Fn() -> Result<bool, Vec<Fault>> + Send + Sync>;
+/// The configuration file.
+#[async_trait]
+pub trait File: Send + Sync {
+    /// Reads it again, and puts what has changed in force.
+    async fn reload(&self) -> Result<Reloaded, NotReloaded>;
+}
+
+/// What a reload has done. Settings are named as `models.gpt-5.price.input`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// The settings that have changed, and are in force now.
+    pub changes: Vec<String>,
+    /// The settings that have changed, and wait for a restart.
+    pub restart_needed: Vec<String>,
+}
+
+/// Why nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotReloaded {
+    /// The file has these errors.
+    Invalid(Vec<Fault>),
+    /// The process was started without a file.
+    NoFile,
+    /// The process is about to end.
+    Ending,
+}
 
 /// An error of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Books and keys of the tests, in memory.
 
-use super::backend::{Books, Fault, Keys, Peers, Sight, View};
+use super::backend::{Books, File, Keys, NotReloaded, Peers, Reloaded, Sight, View};
 use super::failure::Outcome;
 use super::reply::Reply;
 use super::{Admin, Backends, Package, Request, Settings};
@@ -26,7 +26,6 @@ use std::time::{Duration, SystemTime};
 pub const NOW: u64 = 1_795_176_000_000;
 pub const TOKEN: &str = "admin-token-of-the-tests";
 
-#[derive(Default)]
 pub struct Store {
     records: Mutex<BTreeMap<String, Record>>,
     written: Mutex<BTreeMap<String, (String, String)>>,
@@ -34,9 +33,26 @@ pub struct Store {
     posted: Mutex<BTreeMap<String, (String, Posted)>>,
     pub usage: Mutex<Vec<(Arc<str>, UsageRow)>>,
     pub drift: Mutex<Vec<Drift>>,
+    pub reloaded: Mutex<Result<Reloaded, NotReloaded>>,
     pub away: AtomicBool,
     /// So many writes find that another was first.
     pub races: AtomicU32,
+}
+
+impl Default for Store {
+    fn default() -> Store {
+        Store {
+            records: Mutex::default(),
+            written: Mutex::default(),
+            wallets: Mutex::default(),
+            posted: Mutex::default(),
+            usage: Mutex::default(),
+            drift: Mutex::default(),
+            reloaded: Mutex::new(Ok(Reloaded::default())),
+            away: AtomicBool::default(),
+            races: AtomicU32::default(),
+        }
+    }
 }
 
 impl Store {
@@ -215,6 +231,13 @@ impl Peers for Store {
     }
 }
 
+#[async_trait]
+impl File for Store {
+    async fn reload(&self) -> Result<Reloaded, NotReloaded> {
+        self.reloaded.lock().unwrap().clone()
+    }
+}
+
 struct Still;
 
 impl Sight for Still {
@@ -243,6 +266,15 @@ pub struct Bench {
 
 pub fn bench() -> Bench {
     let store = Arc::new(Store::default());
+    let (settings, backends) = parts(store.clone());
+    Bench {
+        admin: Admin::new(settings, backends),
+        store,
+    }
+}
+
+/// What the API is made of.
+pub fn parts(store: Arc<Store>) -> (Settings, Backends) {
     let file_key = KeyRecord {
         id: "key_9f86d081884c7d65".into(),
         version: 0,
@@ -292,20 +324,10 @@ pub fn bench() -> Bench {
         keys: store.clone(),
         sight: Arc::new(Still),
         peers: Some(store.clone()),
-        recheck: Some(Arc::new(|| {
-            Err(vec![Fault {
-                line: 3,
-                column: 1,
-                path: "plans".into(),
-                message: "is empty".into(),
-            }])
-        })),
+        file: store.clone(),
         clock: Clock::Hand(Arc::new(AtomicU64::new(NOW))),
     };
-    Bench {
-        admin: Admin::new(settings, backends),
-        store,
-    }
+    (settings, backends)
 }
 
 impl Bench {

@@ -33,7 +33,7 @@ use crate::clock::Clock;
 use crate::id::RequestId;
 use crate::rejection::quoted;
 use auth::Token;
-use backend::{Books, Keys, Peers, Recheck, Sight};
+use backend::{Books, File, Keys, Peers, Sight};
 use failure::{Code, Failure, Outcome};
 use http::{HeaderMap, Method, Uri};
 use query::Query;
@@ -52,6 +52,7 @@ pub struct Admin {
 }
 
 /// What it works on.
+#[derive(Clone)]
 pub struct Backends {
     /// The money.
     pub books: Arc<dyn Books>,
@@ -61,8 +62,8 @@ pub struct Backends {
     pub sight: Arc<dyn Sight>,
     /// The other nodes; `None` where there can be none.
     pub peers: Option<Arc<dyn Peers>>,
-    /// Reads the configuration file again; `None` if the process was started without one.
-    pub recheck: Option<Recheck>,
+    /// The configuration file.
+    pub file: Arc<dyn File>,
     /// What time it is.
     pub clock: Clock,
 }

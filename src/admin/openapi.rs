@@ -178,7 +178,7 @@ fn about(operation: Operation) -> About {
             "Objects",
         ),
         Operation::Reload => write(
-            "Check the configuration file on disk. Nothing else is done: it takes effect when the process is started anew.",
+            "Read the configuration file again. What changed is in force at once, but for the settings named in `restart_needed`; a file with errors changes nothing.",
             None,
             "Reloaded",
             "200",

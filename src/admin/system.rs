@@ -1,6 +1,6 @@
 //! The gateway itself: models, providers, nodes, the configuration on disk, the books' own check.
 
-use super::backend::Fault;
+use super::backend::{Fault, NotReloaded, Reloaded};
 use super::body::Form;
 use super::failure::{Code, Failure, Outcome};
 use super::page::{PARAMETERS, Page, list};
@@ -17,7 +17,6 @@ use crate::upstream::Provider;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
-use tokio::task::spawn_blocking;
 
 impl Admin {
     pub(super) fn list_models(&self, call: &Call<'_>) -> Outcome<Reply> {
@@ -94,27 +93,27 @@ impl Admin {
         Ok(Reply::ok(&body))
     }
 
-    /// Checks the file, and does no more: what is in force stays in force until the process is started anew.
+    /// Reads the configuration file again. What can be changed while the process runs is in force with the answer.
     pub(super) async fn reload(&self, call: &Call<'_>) -> Outcome<Reply> {
         Form::read(call.body, &[])?;
-        let Some(recheck) = self.backends.recheck.clone() else {
-            return Err(Failure::new(
+        match self.backends.file.reload().await {
+            Ok(Reloaded {
+                changes,
+                restart_needed,
+            }) => Ok(Reply::ok(&json!({
+                "status": if changes.is_empty() { "unchanged" } else { "applied" },
+                "changes": changes,
+                "restart_needed": restart_needed,
+            }))),
+            Err(NotReloaded::Invalid(faults)) => Err(invalid(&faults)),
+            Err(NotReloaded::NoFile) => Err(Failure::new(
                 Code::Conflict,
                 "The process was started without a configuration file; start it with `tollgate serve --config FILE`.",
-            ));
-        };
-        let checked = spawn_blocking(move || recheck()).await;
-        let checked = checked.map_err(|_| {
-            Failure::new(
-                Code::Internal,
-                "The configuration could not be checked; run `tollgate check`.",
-            )
-        })?;
-        match checked {
-            Ok(differs) => Ok(Reply::ok(
-                &json!({ "valid": true, "restart_needed": differs }),
             )),
-            Err(faults) => Err(invalid(&faults)),
+            Err(NotReloaded::Ending) => Err(Failure::new(
+                Code::Conflict,
+                "The process is about to end; nothing was changed.",
+            )),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Calls about usage and the gateway itself.
 
+use super::backend::{Fault, NotReloaded, Reloaded};
 use super::fake_tests::{NOW, bench, code};
 use crate::billing::money::Money;
 use crate::billing::period::{Calendar, day};
@@ -149,9 +150,35 @@ async fn the_gateway_is_seen() {
     bench.store.away.store(false, Ordering::SeqCst);
     let (status, _) = bench.call("GET", "/upstreams", "").await;
     assert_eq!(status, 200);
-    let (status, answer) = bench.call("POST", "/reload", "").await;
+    let reload = async |outcome| {
+        *bench.store.reloaded.lock().unwrap() = outcome;
+        bench.call("POST", "/reload", "").await
+    };
+    let fault = Fault {
+        line: 3,
+        column: 1,
+        path: "plans".into(),
+        message: "is empty".into(),
+    };
+    let (status, answer) = reload(Err(NotReloaded::Invalid(vec![fault]))).await;
     assert_eq!((status, code(&answer)), (422, "invalid_configuration"));
     assert_eq!(answer["error"]["errors"][0]["path"], "plans");
+    assert_eq!(answer["error"]["errors"][0]["line"], 3);
+    for outcome in [NotReloaded::NoFile, NotReloaded::Ending] {
+        let (status, answer) = reload(Err(outcome)).await;
+        assert_eq!((status, code(&answer)), (409, "conflict"));
+    }
+    let done = Reloaded {
+        changes: vec!["currency".into()],
+        restart_needed: vec!["threads".into()],
+    };
+    let (_, answer) = reload(Ok(done)).await;
+    assert_eq!(
+        answer,
+        json!({ "status": "applied", "changes": ["currency"], "restart_needed": ["threads"] })
+    );
+    let (_, answer) = reload(Ok(Reloaded::default())).await;
+    assert_eq!(answer["status"], "unchanged");
     let (_, ledger) = bench.call("GET", "/ledger", "").await;
     assert_eq!(ledger["drift"], json!([]));
     *bench.store.drift.lock().unwrap() = vec![

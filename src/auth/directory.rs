@@ -48,7 +48,7 @@ impl Directory {
 /// Locks that two threads rarely meet in: a hash begins evenly spread.
 const SHARDS: usize = 16;
 
-/// The keys that were made at run time. They outlive configurations.
+/// The keys that were made at run time, as one configuration has their plans.
 #[derive(Debug, Default)]
 pub struct Made {
     keys: [RwLock<AHashMap<KeyHash, Arc<Key>>>; SHARDS],

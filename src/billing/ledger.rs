@@ -7,6 +7,7 @@ use super::asking::Asking;
 use super::embedded::Embedded;
 use super::hold::Settle;
 use super::journal::{Journal, Left, Sink};
+use super::money::Money;
 use super::nodes::Nodes;
 use super::period::Calendar;
 use super::redis::Shared;
@@ -20,6 +21,7 @@ use crate::store::db::Db;
 use crate::store::link::Link;
 use futures::FutureExt;
 use futures::future::{BoxFuture, join};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -211,6 +213,25 @@ impl Ledger {
     /// The accounts that the configuration lists.
     pub fn listed(&self) -> Vec<Arc<str>> {
         self.seeds.accounts()
+    }
+
+    /// The configuration lists these accounts now, each with its first balance. Gives those that it did not list
+    /// before: they are to be opened with [`Ledger::open_new`].
+    pub fn seed(&self, amounts: BTreeMap<Arc<str>, Money>) -> Vec<Arc<str>> {
+        self.seeds.replace(amounts)
+    }
+
+    /// Opens accounts that the configuration lists since now, so that operators see them. Where Redis has the balances
+    /// they are opened when someone asks for them, and so is one that cannot be opened now.
+    pub async fn open_new(&self, accounts: &[Arc<str>]) {
+        if let Books::Nodes(_) = &self.books {
+            return;
+        }
+        for account in accounts {
+            if self.open(account).await.is_err() {
+                log::warn!("account {account}: it cannot be opened yet");
+            }
+        }
     }
 
     pub(super) fn short(&self, shortage: &Shortage) {

@@ -23,6 +23,14 @@ impl Seeds {
         }
     }
 
+    /// From now on these amounts. Gives the accounts that were not listed before.
+    pub fn replace(&self, amounts: BTreeMap<Arc<str>, Money>) -> Vec<Arc<str>> {
+        let new = Arc::new(amounts);
+        let old = self.amounts.swap(new.clone());
+        let unlike = |account: &&Arc<str>| !old.contains_key(*account);
+        new.keys().filter(unlike).cloned().collect()
+    }
+
     /// All accounts that the configuration lists.
     pub fn accounts(&self) -> Vec<Arc<str>> {
         self.amounts.load().keys().cloned().collect()

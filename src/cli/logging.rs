@@ -1,33 +1,24 @@
 //! The process's own log, on standard error: what happens to the gateway, not to each request.
 
-use crate::config::{Log as Settings, LogFormat, LogLevel};
+use crate::config::{Log as Settings, LogFormat};
 use crate::record::access_log::rfc3339;
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Log, Metadata, Record};
 use serde_json::json;
 use std::io::Write;
 use std::time::SystemTime;
 
 struct Stderr {
     format: LogFormat,
-    level: LevelFilter,
 }
 
-/// Starts logging as configured.
+/// Starts logging as configured; a reload may change the level.
 pub fn start(settings: Settings) {
-    let level = match settings.level {
-        LogLevel::Error => LevelFilter::Error,
-        LogLevel::Warn => LevelFilter::Warn,
-        LogLevel::Info => LevelFilter::Info,
-        LogLevel::Debug => LevelFilter::Debug,
-        LogLevel::Trace => LevelFilter::Trace,
-    };
     let logger = Stderr {
         format: settings.format,
-        level,
     };
     // A second call, in a test, leaves the first logger in place.
     if log::set_boxed_logger(Box::new(logger)).is_ok() {
-        log::set_max_level(level);
+        log::set_max_level(settings.level.into());
     }
 }
 
@@ -39,7 +30,7 @@ impl Log for Stderr {
         let own = metadata.target().starts_with("tollgate");
         let telling =
             metadata.level() == log::Level::Warn && !metadata.target().starts_with("redis");
-        metadata.level() <= self.level && (own || telling)
+        metadata.level() <= log::max_level() && (own || telling)
     }
 
     fn log(&self, record: &Record<'_>) {

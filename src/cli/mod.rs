@@ -18,6 +18,7 @@ use crate::config::{Config, load};
 use api::Access;
 use clap::{Parser, Subcommand};
 use serde_json::Value;
+use std::fmt::Display;
 use std::io::{ErrorKind, Write, stdout};
 use std::path::{Path, PathBuf};
 
@@ -43,6 +44,9 @@ enum Verb {
         /// Configuration file.
         #[arg(long, short, value_name = "FILE")]
         config: PathBuf,
+        /// Also print what it changes of this one, and which changes need a restart.
+        #[arg(long, value_name = "FILE")]
+        against: Option<PathBuf>,
     },
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
@@ -121,7 +125,7 @@ impl From<Value> for Output {
 pub fn run(cli: Cli) -> Result<(), String> {
     match cli.verb {
         Verb::Serve { config } => serve::run(config.as_deref()),
-        Verb::Check { config } => check::run(&config),
+        Verb::Check { config, against } => check::run(&config, against.as_deref()),
         Verb::Schema => schema::run(),
         Verb::Keys { access, verb } => say(keys::run(&verb, &access.api()?, access.json)?),
         Verb::Accounts { access, verb } => say(accounts::run(&verb, &access.api()?, access.json)?),
@@ -155,7 +159,11 @@ fn say(output: Output) -> Result<(), String> {
 }
 
 fn read(path: &Path) -> Result<Config, String> {
-    load(path, &environment).map_err(|errors| format!("the configuration is not valid\n{errors}"))
+    load(path, &environment).map_err(invalid)
+}
+
+fn invalid(errors: impl Display) -> String {
+    format!("the configuration is not valid\n{errors}")
 }
 
 fn environment(name: &str) -> Option<String> {

@@ -1,15 +1,13 @@
 //! `tollgate serve`.
 
 use super::{environment, logging, quick};
-use crate::admin::backend::Recheck;
-use crate::config::{Config, load};
-use crate::server::admin::recheck;
-use crate::server::{Listening, Running, start};
+use crate::config::{Config, read};
+use crate::server::{Listening, Reloader, Running, Source, start};
 use std::io::{Write, stderr, stdout};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Requests in flight may end within this time after SIGTERM.
 const GRACE: Duration = Duration::from_secs(30);
@@ -20,9 +18,14 @@ const NOTICE: Duration = Duration::from_secs(2);
 
 /// Serves until a signal.
 pub fn run(path: Option<&Path>) -> Result<(), String> {
-    let config = match path {
-        Some(path) => super::read(path)?,
-        None => quick::config(&environment)?,
+    let (source, config) = match path {
+        Some(path) => {
+            let file = path.to_owned();
+            let opened = Source::open(path, move || read(&file, &environment));
+            let (source, config) = opened.map_err(super::invalid)?;
+            (Some(source), config)
+        }
+        None => (None, quick::config(&environment)?),
     };
     logging::start(config.log);
     if !config.dormant.is_empty() {
@@ -39,21 +42,25 @@ pub fn run(path: Option<&Path>) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start threads: {error}"))?;
-    let recheck = path.map(|path| {
-        let path = path.to_owned();
-        recheck(config.clone(), move || load(&path, &environment))
-    });
-    let result = runtime.block_on(serve(&config, recheck));
+    let result = runtime.block_on(serve(&config, source));
     // Drops what is left of the connections, and with the last of them closes the access log.
     runtime.shutdown_timeout(Duration::from_secs(5));
     result
 }
 
-async fn serve(config: &Config, recheck: Option<Recheck>) -> Result<(), String> {
+async fn serve(config: &Config, source: Option<Source>) -> Result<(), String> {
+    // Without a file to read again, SIGHUP means what it means to all programs: the terminal is gone.
+    let hangup = match &source {
+        Some(_) => Some(signal(SignalKind::hangup()).map_err(|error| error.to_string())?),
+        None => None,
+    };
     // Before anyone is told that there is something to stop.
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-    let running = start(config, stdout(), recheck).await?;
+    let running = start(config, stdout(), source).await?;
+    if let Some(hangup) = hangup {
+        tokio::spawn(reload_on(hangup, running.reloader.clone()));
+    }
     announce(config, &running);
     let notice = tokio::select! {
         _ = terminate.recv() => NOTICE,
@@ -72,6 +79,13 @@ async fn serve(config: &Config, recheck: Option<Recheck>) -> Result<(), String> 
         _ = terminate.recv() => {}
     }
     Ok(())
+}
+
+/// Reads the configuration again with every signal. The log tells what came of it.
+async fn reload_on(mut hangup: Signal, reloader: Reloader) {
+    while hangup.recv().await.is_some() {
+        let _ = reloader.reload().await;
+    }
 }
 
 /// Tells a person where the gateway is, and, when it made a key, how to use it. This goes to

@@ -3,9 +3,9 @@
 use super::api::Api;
 use super::{Cli, Output, Verb};
 use super::{accounts, keys, ledger, models, packages, usage};
-use crate::admin::fake_tests::{Bench, TOKEN, bench};
+use crate::admin::fake_tests::{Bench, TOKEN, bench, parts};
 use crate::billing::Drift;
-use crate::server::admin::serve;
+use crate::server::admin::{Current, serve};
 use crate::server::door::Door;
 use clap::Parser;
 use std::io::{Read, Write};
@@ -25,20 +25,17 @@ struct Running {
 
 fn running() -> Running {
     let runtime = Runtime::new().unwrap();
-    let Bench { admin, store } = bench();
+    let bench = bench();
+    let (settings, backends) = parts(bench.store.clone());
+    let admin = Arc::new(Current::new(settings, backends));
     let (keep, never) = watch::channel(false);
     let (address, _) = {
         let _inside = runtime.enter();
-        serve(
-            ([127, 0, 0, 1], 0).into(),
-            Door::open(Arc::new(admin)),
-            never,
-        )
-        .unwrap()
+        serve(([127, 0, 0, 1], 0).into(), Door::open(admin), never).unwrap()
     };
     Running {
         url: format!("http://{address}"),
-        bench: Bench { store, ..bench() },
+        bench,
         _runtime: runtime,
         _keep: keep,
     }

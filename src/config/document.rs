@@ -4,6 +4,7 @@
 //! parsing, so that no value can change the structure of the file.
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, StrInput, Tag};
@@ -26,6 +27,8 @@ pub(crate) struct Document {
     pub(crate) root: Value,
     /// Scalars whose expansion failed.
     pub(crate) failed: BTreeSet<String>,
+    /// Files that scalars are filled in from.
+    pub(crate) files: BTreeSet<PathBuf>,
     places: HashMap<String, Place>,
 }
 
@@ -61,6 +64,7 @@ impl Document {
             env,
             nodes: 0,
             failed: BTreeSet::new(),
+            files: BTreeSet::new(),
             places: HashMap::new(),
             problems: reader.problems,
         };
@@ -69,6 +73,7 @@ impl Document {
             Self {
                 root,
                 failed: builder.failed,
+                files: builder.files,
                 places: builder.places,
             },
             builder.problems,
@@ -304,6 +309,7 @@ struct Builder<'e> {
     env: Env<'e>,
     nodes: usize,
     failed: BTreeSet<String>,
+    files: BTreeSet<PathBuf>,
     places: HashMap<String, Place>,
     problems: Vec<Problem>,
 }
@@ -340,7 +346,7 @@ impl Builder<'_> {
         let value = match &node.kind {
             Kind::Scalar { text, plain } => {
                 place.written = Some(text.clone());
-                match expand(text, self.env) {
+                match expand(text, self.env, &mut self.files) {
                     Ok(expanded) => {
                         let value = scalar(expanded.as_deref().unwrap_or(text), *plain);
                         place.expanded = expanded;

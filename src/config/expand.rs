@@ -2,8 +2,10 @@
 //!
 //! What was expanded is never put into an error: it may be a secret.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
+use std::path::PathBuf;
 
 /// More than any secret is long: a mistyped path to a big file must not fill the memory.
 const FILE_LIMIT: u64 = 1024 * 1024;
@@ -11,12 +13,17 @@ const FILE_LIMIT: u64 = 1024 * 1024;
 /// The environment: the value of a variable, if it is set.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Expands a scalar. `Ok(None)` when nothing was to be expanded.
+/// Expands a scalar. `Ok(None)` when nothing was to be expanded. The files that it names, readable or not, are added to
+/// `files`.
 ///
 /// # Errors
 ///
 /// One message for each expansion that failed.
-pub(crate) fn expand(text: &str, env: Env<'_>) -> Result<Option<String>, Vec<String>> {
+pub(crate) fn expand(
+    text: &str,
+    env: Env<'_>,
+    files: &mut BTreeSet<PathBuf>,
+) -> Result<Option<String>, Vec<String>> {
     if !text.contains('$') {
         return Ok(None);
     }
@@ -36,7 +43,7 @@ pub(crate) fn expand(text: &str, env: Env<'_>) -> Result<Option<String>, Vec<Str
                 problems.push(message.to_owned());
                 return Err(problems);
             };
-            match one(inside, env) {
+            match one(inside, env, files) {
                 Ok(value) => out.push_str(&value),
                 Err(problem) => problems.push(problem),
             }
@@ -55,8 +62,9 @@ pub(crate) fn expand(text: &str, env: Env<'_>) -> Result<Option<String>, Vec<Str
 }
 
 /// What stands between `${` and `}`.
-fn one(inside: &str, env: Env<'_>) -> Result<String, String> {
+fn one(inside: &str, env: Env<'_>, files: &mut BTreeSet<PathBuf>) -> Result<String, String> {
     if let Some(path) = inside.strip_prefix("file:") {
+        files.insert(path.into());
         return read(path);
     }
     let (name, default) = match inside.split_once(":-") {
@@ -109,6 +117,7 @@ fn read(path: &str) -> Result<String, String> {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::expand;
+    use std::collections::BTreeSet;
 
     fn env(name: &str) -> Option<String> {
         match name {
@@ -120,7 +129,7 @@ mod tests {
     }
 
     fn good(text: &str) -> String {
-        expand(text, &env)
+        expand(text, &env, &mut Default::default())
             .unwrap()
             .unwrap_or_else(|| text.to_owned())
     }
@@ -141,7 +150,10 @@ mod tests {
 
     #[test]
     fn names_what_failed() {
-        let bad = |text: &str| expand(text, &env).unwrap_err().join("|");
+        let bad = |text: &str| {
+            let mut files = BTreeSet::new();
+            expand(text, &env, &mut files).unwrap_err().join("|")
+        };
         assert!(bad("${NONE} ${NADA}").contains("`NONE` is not set"));
         assert!(bad("${NONE} ${NADA}").contains("`NADA` is not set"));
         assert!(bad("a${A").contains("without `}`"));

@@ -10,13 +10,16 @@
 //!   schema, `crate::nearest` finds what was meant
 //! - `resolve`: as typed → as used (`settings`, with the `words` that both share): scalars, references, rules
 //! - `report`: gathers the errors of every step; `load` runs the steps
+//! - `difference`: what changed from one configuration to another, by the `outline` of both, and what of it needs a restart
 //!
 //! Seen by the shell and the wiring only: inner modules take small settings of their own.
 
 mod check;
+mod difference;
 mod document;
 mod expand;
 mod load;
+mod outline;
 mod path;
 mod reference;
 mod report;
@@ -27,8 +30,9 @@ mod settings;
 mod shape;
 mod words;
 
+pub use difference::{Change, Step, difference, restart_settings};
 pub use expand::Env;
-pub use load::{load, parse};
+pub use load::{Loaded, load, parse, read};
 pub use reference::reference_markdown;
 pub use report::{Errors, Problem};
 pub use schema::json_schema;

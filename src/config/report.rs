@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::PathBuf;
 
 use super::document::Document;
 use super::path;
@@ -34,6 +35,18 @@ impl Errors {
             file: file.to_owned(),
             problems,
         }
+    }
+
+    /// One error of a whole file.
+    #[must_use]
+    pub fn of_file(file: &str, message: String) -> Self {
+        let problem = Problem {
+            line: 1,
+            column: 1,
+            path: String::new(),
+            message,
+        };
+        Self::new(file, vec![problem])
     }
 
     /// The errors in the order of the file; never empty.
@@ -70,6 +83,8 @@ impl std::error::Error for Errors {}
 pub(crate) struct Report<'d> {
     /// The document that is looked at.
     pub(crate) document: &'d Document,
+    /// Files that the document names, readable or not.
+    pub(crate) files: BTreeSet<PathBuf>,
     problems: Vec<Problem>,
     /// Settings that were reported as unusable: what follows from them is not reported again.
     unusable: BTreeSet<String>,
@@ -80,6 +95,7 @@ impl<'d> Report<'d> {
     pub(crate) fn new(document: &'d Document, problems: Vec<Problem>) -> Self {
         Self {
             document,
+            files: document.files.clone(),
             problems,
             unusable: document.failed.clone(),
         }

@@ -1,10 +1,10 @@
 //! The words that a setting may have, shared by the settings as typed and as used.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The API that a surface offers to clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Api {
     /// OpenAI's: `chat/completions`, `embeddings`, `models` and so on below the mount.
@@ -15,7 +15,7 @@ pub enum Api {
 }
 
 /// The wire protocol that a provider speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ProviderApi {
     /// OpenAI's API.
@@ -28,7 +28,7 @@ pub enum ProviderApi {
 }
 
 /// The form that errors have on a surface.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorDialect {
     /// OpenAI's envelope, types and codes.
@@ -43,7 +43,7 @@ pub enum ErrorDialect {
 }
 
 /// How a surface tells when a rate limit is full again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ResetFormat {
     /// A time in UTC: `2027-01-01T00:00:00Z`.
@@ -55,7 +55,7 @@ pub enum ResetFormat {
 }
 
 /// A failure after which the provider may have begun to work on the request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Resend {
     /// The connection broke before the first byte of the answer.
@@ -65,7 +65,7 @@ pub enum Resend {
 }
 
 /// What a model takes or makes besides text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Modality {
     /// Chat, completions, moderations, reranking.
@@ -83,7 +83,7 @@ pub enum Modality {
 }
 
 /// Where a model stands in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ModelStatus {
     /// Served and listed.
@@ -99,7 +99,7 @@ pub enum ModelStatus {
 }
 
 /// What is billed when the client leaves before the end of an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DisconnectBilling {
     /// The upstream is cancelled at once; what was relayed is billed.
@@ -109,7 +109,7 @@ pub enum DisconnectBilling {
 }
 
 /// Who shares the limits of a plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PlanScope {
     /// Every key has the limits for itself.
@@ -119,7 +119,7 @@ pub enum PlanScope {
 }
 
 /// What a node does with rate limits while Redis is away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LimitsFailure {
     /// Limits by its own counters, at its share of the limit.
@@ -131,7 +131,7 @@ pub enum LimitsFailure {
 }
 
 /// What a node does with balances, packages and caps while Redis is away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BillingFailure {
     /// Refuses with 503 once the short grace is used up.
@@ -143,7 +143,7 @@ pub enum BillingFailure {
 }
 
 /// How far billing goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BillingMode {
     /// Nothing is charged.
@@ -155,7 +155,7 @@ pub enum BillingMode {
 }
 
 /// The form of log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
     /// One JSON object a line.
@@ -165,7 +165,7 @@ pub enum LogFormat {
 }
 
 /// The least severe log line that is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogLevel {
     /// What an operator must act on.
@@ -178,4 +178,16 @@ pub enum LogLevel {
     Debug,
     /// Everything.
     Trace,
+}
+
+impl From<LogLevel> for log::LevelFilter {
+    fn from(level: LogLevel) -> log::LevelFilter {
+        match level {
+            LogLevel::Error => log::LevelFilter::Error,
+            LogLevel::Warn => log::LevelFilter::Warn,
+            LogLevel::Info => log::LevelFilter::Info,
+            LogLevel::Debug => log::LevelFilter::Debug,
+            LogLevel::Trace => log::LevelFilter::Trace,
+        }
+    }
 }

@@ -44,10 +44,13 @@ const LINGER_BYTES: usize = 16 << 20;
 /// body.
 pub type Malformed = Arc<dyn Fn(RequestId, Option<IpAddr>) -> (u16, String) + Send + Sync>;
 
+/// The largest request header in bytes, as it is now.
+pub type HeaderLimit = Arc<dyn Fn() -> usize + Send + Sync>;
+
 /// The application that Pingora's connection loop serves.
 pub struct Edge<P> {
     proxy: Arc<P>,
-    header_limit: usize,
+    header_limit: HeaderLimit,
     malformed: Malformed,
     options: HttpServerOptions,
     idle: Arc<Idle>,
@@ -56,11 +59,11 @@ pub struct Edge<P> {
 }
 
 impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
-    /// Serves `proxy`; request headers above `header_limit` bytes are a fault. Connections without a request are
+    /// Serves `proxy`; request headers above `header_limit` are a fault. Connections without a request are
     /// among the `idle`.
     pub fn new(
         proxy: Arc<P>,
-        header_limit: usize,
+        header_limit: HeaderLimit,
         malformed: Malformed,
         idle: Arc<Idle>,
     ) -> Arc<Edge<P>> {
@@ -82,7 +85,7 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
         options.h2_idle_timeout = Some(AT_REST);
         Arc::new(Edge {
             proxy: self.proxy.clone(),
-            header_limit: self.header_limit,
+            header_limit: self.header_limit.clone(),
             malformed: self.malformed.clone(),
             options,
             idle: self.idle.clone(),
@@ -210,7 +213,7 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
 
     /// Too large a header, or one request too many.
     fn excess(&self, size: usize, header: &RequestHeader) -> Option<Fault> {
-        if size > self.header_limit || header.headers.len() > MAX_FIELDS {
+        if size > (self.header_limit)() || header.headers.len() > MAX_FIELDS {
             return Some(Fault::HeaderTooLarge);
         }
         self.overflow.then_some(Fault::Overloaded)

@@ -98,6 +98,8 @@ pub struct Snapshot {
     pub budget: Arc<Budget>,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// The largest request header in bytes.
+    pub header_limit: usize,
     /// The largest request body in bytes.
     pub body_limit: u64,
     /// The largest answer that is no stream, in bytes.
@@ -106,6 +108,6 @@ pub struct Snapshot {
     pub currency: String,
     /// Metric handles.
     pub recorder: Recorder,
-    /// State of each model, by its place in the catalog.
-    pub traffic: Vec<Traffic>,
+    /// State of each model, by its place in the catalog; shared by the snapshots that have the model.
+    pub traffic: Vec<Arc<Traffic>>,
 }

@@ -4,6 +4,7 @@
 use super::billing::BillingMetrics;
 use super::limits::{LimitMetrics, StoreMetrics};
 use super::overload::OverloadMetrics;
+use super::reload::ReloadMetrics;
 use super::upstreams::UpstreamMetrics;
 use crate::limit::overload::Caps;
 use prometheus::{
@@ -76,6 +77,8 @@ pub struct Metrics {
     pub limits: Arc<LimitMetrics>,
     /// Money.
     pub billing: Arc<BillingMetrics>,
+    /// The configuration.
+    pub reload: ReloadMetrics,
 }
 
 /// OpenTelemetry's advice for `gen_ai.server.request.duration`.
@@ -204,6 +207,7 @@ impl Metrics {
             upstreams: UpstreamMetrics::new(&registry)?,
             limits: Arc::new(LimitMetrics::new(&registry)?),
             billing: Arc::new(BillingMetrics::new(&registry)?),
+            reload: ReloadMetrics::new(&registry)?,
             registry,
         }))
     }

@@ -9,5 +9,6 @@ mod line;
 pub mod metrics;
 pub mod overload;
 pub mod recorder;
+pub mod reload;
 pub mod status;
 pub mod upstreams;

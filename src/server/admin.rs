@@ -2,17 +2,50 @@
 
 use super::door::Door;
 use super::keys::file_id;
-use crate::admin::backend::{Fault, Recheck};
-use crate::admin::{Admin, Package, Settings};
+use crate::admin::{Admin, Backends, Package, Settings};
 use crate::auth::record::{AccountRecord, KeyBilling as Billing, KeyRecord, SpendCap};
 use crate::auth::secret::{KeyHash, KeyHint};
 use crate::billing::period::Calendar;
-use crate::config::{Account, Config, Errors, Key, KeyBilling};
+use crate::config::{Account, Config, Key, KeyBilling};
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use http::Response;
+use pingora::apps::http_app::ServeHttp;
+use pingora::protocols::http::ServerSession;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+/// The admin API by the configuration in force.
+pub struct Current {
+    admin: ArcSwap<Admin>,
+    backends: Backends,
+}
+
+impl Current {
+    /// With these settings at first.
+    pub fn new(settings: Settings, backends: Backends) -> Current {
+        Current {
+            admin: ArcSwap::from_pointee(Admin::new(settings, backends.clone())),
+            backends,
+        }
+    }
+
+    /// Calls that begin now go by these settings.
+    pub fn replace(&self, settings: Settings) {
+        let admin = Admin::new(settings, self.backends.clone());
+        self.admin.store(Arc::new(admin));
+    }
+}
+
+#[async_trait]
+impl ServeHttp for Current {
+    async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        self.admin.load_full().response(session).await
+    }
+}
 
 /// Serves the admin API until the shutdown; gives the address that was taken.
 ///
@@ -20,7 +53,7 @@ use tokio::task::JoinHandle;
 /// The address cannot be bound.
 pub(crate) fn serve(
     bind: SocketAddr,
-    door: Door<Admin>,
+    door: Door<Current>,
     shutdown: watch::Receiver<bool>,
 ) -> Result<(SocketAddr, JoinHandle<()>), String> {
     let socket = super::bound(bind, "admin")?;
@@ -77,26 +110,6 @@ pub(super) fn host() -> String {
     // Only Linux tells it there; elsewhere nodes go without.
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().to_owned()
-}
-
-/// Reads the configuration again with `read`, and tells whether it differs from `current`.
-pub fn recheck(
-    current: Config,
-    read: impl Fn() -> Result<Config, Errors> + Send + Sync + 'static,
-) -> Recheck {
-    Arc::new(move || match read() {
-        Ok(config) => Ok(config != current),
-        Err(errors) => Err(errors
-            .problems()
-            .iter()
-            .map(|problem| Fault {
-                line: problem.line,
-                column: problem.column,
-                path: problem.path.clone(),
-                message: problem.message.clone(),
-            })
-            .collect()),
-    })
 }
 
 fn account(config: &Config, account: &Account) -> AccountRecord {
@@ -230,7 +243,8 @@ keys:
     /// What the API answers to requests on one connection, each sent when the answer before has ended as said.
     async fn answers(requests: &[(&str, &str)]) -> String {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let admin = Arc::new(crate::admin::fake_tests::bench().admin);
+        let (settings, backends) = crate::admin::fake_tests::parts(Arc::default());
+        let admin = Arc::new(Current::new(settings, backends));
         let (_keep, never) = watch::channel(false);
         let (address, _) = serve(([127, 0, 0, 1], 0).into(), Door::open(admin), never).unwrap();
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -291,15 +305,5 @@ keys:
         let request = "POST /admin/v1/keys HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n";
         let refused = answers(&[(request, "")]).await;
         assert!(refused.starts_with("http/1.1 401 "), "{refused}");
-    }
-
-    #[test]
-    fn the_file_is_checked_again() {
-        let same = recheck(config(), || parse("test", YAML, &|_| None));
-        assert_eq!(same(), Ok(false));
-        let other = recheck(config(), || parse("test", "version: 1", &|_| None));
-        assert_eq!(other(), Ok(true));
-        let broken = recheck(config(), || parse("test", "plans: 5", &|_| None));
-        assert_eq!(broken().unwrap_err()[0].path, "plans");
     }
 }

@@ -1,6 +1,7 @@
 //! Configuration → snapshot: from what the file says to what requests are judged by.
 
 use super::keys::Keys;
+use super::previous::Previous;
 use crate::auth::secret::KeyHash;
 use crate::billing::ledger::Ledger;
 use crate::catalog::{Catalog, Model, Status, Upstream};
@@ -13,7 +14,6 @@ use crate::limit::limiter::Limiter;
 use crate::proxy::snapshot::{Resend, Retries, Snapshot, Surface};
 use crate::record::metrics::Metrics;
 use crate::record::recorder::Recorder;
-use crate::record::status::Traffic;
 use crate::rejection::CODES;
 use crate::route::{Api, Router};
 use crate::upstream::budget::Budget;
@@ -36,24 +36,39 @@ pub struct DemoAccess {
     pub key: String,
 }
 
-/// Builds the snapshot; `session_key` is a key that exists only while this process runs, made where
-/// the configuration has none.
+/// What outlives configurations, and every snapshot refers to.
+pub struct Lasting {
+    /// All numbers.
+    pub metrics: Arc<Metrics>,
+    /// All counts that limits go by.
+    pub limiter: Arc<Limiter>,
+    /// Who keeps the money; nobody where nothing is charged.
+    pub ledger: Option<Arc<Ledger>>,
+    /// A key that exists only while this process runs, made where the configuration has none.
+    pub session_key: Option<KeyHash>,
+}
+
+/// Builds the snapshot. What has not changed since the previous one is the same object in both: see [`Previous`].
 ///
 /// # Errors
 /// One line for what only now shows: a file of certificates, a key that no header can carry.
 pub fn snapshot(
     config: &Config,
-    metrics: Arc<Metrics>,
-    limiter: Arc<Limiter>,
-    ledger: Option<Arc<Ledger>>,
+    lasting: &Lasting,
     demo: Option<&DemoAccess>,
     keys: &Keys,
-    session_key: Option<KeyHash>,
+    previous: Option<Previous<'_>>,
 ) -> Result<Snapshot, String> {
+    let Lasting {
+        metrics,
+        limiter,
+        ledger,
+        session_key,
+    } = lasting;
     let catalog = Catalog::new(config.models.iter().map(model).collect());
     let surfaces: Vec<Surface> = config.surfaces.iter().map(surface).collect();
     let recorder = Recorder::new(
-        metrics,
+        metrics.clone(),
         surfaces
             .iter()
             .map(|surface| surface.mount.clone())
@@ -77,20 +92,39 @@ pub fn snapshot(
     let providers = config
         .providers
         .iter()
-        .enumerate()
-        .map(|(place, settings)| {
-            let provider = provider(settings, demo)?;
+        .map(|settings| {
             let authorities = settings.ca.as_deref().map(read_authorities).transpose()?;
-            let template = Template::new(&provider, place, authorities);
+            if let Some(same) =
+                previous.and_then(|previous| previous.provider(settings, authorities.as_ref()))
+            {
+                return Ok(same);
+            }
+            let mut provider = provider(settings, demo)?;
+            if let Some(older) = previous
+                .as_ref()
+                .and_then(|previous| previous.named(&provider.name))
+            {
+                provider.inherit(older);
+            }
+            let template = Template::new(&provider, authorities);
             Ok((Arc::new(provider), template))
         })
         .collect::<Result<Vec<_>, String>>()?;
-    let lives = lives(&catalog, &providers);
+    let lives = lives(&catalog, &providers, previous);
+    let budget = previous.map(|previous| previous.snapshot.budget.clone());
+    let budget = budget.unwrap_or_else(|| Arc::new(Budget::new(Instant::now().into_std())));
     let traffic = catalog
         .models()
         .iter()
-        .map(|_| Traffic::default())
+        .map(|model| {
+            let known = previous.and_then(|previous| previous.traffic(model));
+            known.unwrap_or_default()
+        })
         .collect();
+    let flood = config.limits.unauthenticated_per_ip.map(|rate| {
+        let known = previous.and_then(|previous| previous.flood(rate.count, rate.per));
+        known.unwrap_or_else(|| Arc::new(Flood::new(rate.count, rate.per)))
+    });
     Ok(Snapshot {
         router: Router::new(
             config
@@ -99,19 +133,17 @@ pub fn snapshot(
                 .map(|surface| (surface.mount.clone(), api(surface.api))),
         ),
         surfaces,
-        directory: keys.directory(config, session_key),
-        limiter,
-        ledger,
-        flood: config
-            .limits
-            .unauthenticated_per_ip
-            .map(|rate| Arc::new(Flood::new(rate.count, rate.per))),
+        directory: keys.directory(config, *session_key),
+        limiter: limiter.clone(),
+        ledger: ledger.clone(),
+        flood,
         catalog,
         providers,
         lives,
         retries: retries(&config.retries),
-        budget: Arc::new(Budget::new(Instant::now().into_std())),
+        budget,
         trusted_proxies: config.trusted_proxies.clone(),
+        header_limit: usize::try_from(config.limits.header).unwrap_or(usize::MAX),
         body_limit: config.limits.body,
         answer_limit: config.limits.answer,
         currency: config.currency.clone(),
@@ -121,16 +153,26 @@ pub fn snapshot(
 }
 
 /// How each model's upstreams are doing.
-fn lives(catalog: &Catalog, providers: &[(Arc<Provider>, Template)]) -> Vec<Vec<Arc<Live>>> {
-    let live = |model: &Model, upstream: &Upstream| {
-        let provider = providers.get(upstream.provider);
-        let provider = provider.map(|(provider, _)| provider.name.clone());
-        let name = upstream.name.as_ref().unwrap_or(&model.id);
-        Arc::new(Live::new(provider.unwrap_or_default(), name.clone()))
-    };
+fn lives(
+    catalog: &Catalog,
+    providers: &[(Arc<Provider>, Template)],
+    previous: Option<Previous<'_>>,
+) -> Vec<Vec<Arc<Live>>> {
     let of = |model: &Arc<Model>| {
-        let upstreams = model.upstreams.iter();
-        upstreams.map(|upstream| live(model, upstream)).collect()
+        let known = previous.map(|previous| previous.lives(model, providers));
+        let mut known = known.unwrap_or_default();
+        let live = |upstream: &Upstream| {
+            let provider = providers.get(upstream.provider);
+            let provider = provider.map(|(provider, _)| provider.name.clone());
+            let provider = provider.unwrap_or_default();
+            let name = upstream.name.as_ref().unwrap_or(&model.id);
+            let same = |live: &Arc<Live>| live.provider == provider && live.model == *name;
+            match known.iter().position(same) {
+                Some(at) => known.swap_remove(at),
+                None => Arc::new(Live::new(provider, name.clone())),
+            }
+        };
+        model.upstreams.iter().map(live).collect()
     };
     catalog.models().iter().map(of).collect()
 }

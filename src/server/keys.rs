@@ -38,8 +38,8 @@ struct Own<'a> {
 }
 
 impl Keys {
-    /// Of this configuration; `made` are the keys that were made at run time.
-    pub(super) fn new(config: &Config, made: Arc<Made>) -> Keys {
+    /// Of this configuration. Those that were made at run time are told by [`Keys::changed`].
+    pub(super) fn new(config: &Config) -> Keys {
         let day_starts = config.billing.day_starts_seconds;
         let plan = |(place, plan): (usize, &crate::config::Plan)| {
             let made = Plan {
@@ -63,7 +63,7 @@ impl Keys {
                 .iter()
                 .map(|account| (account.id.as_str().into(), account.plan))
                 .collect(),
-            made,
+            made: Arc::default(),
         }
     }
 
@@ -130,20 +130,16 @@ impl Keys {
     }
 
     /// A key that was made or changed at run time: from now on requests go by it. `account` is its account, if that
-    /// was made at run time too.
-    pub(super) fn changed(&self, record: &KeyRecord, account: Option<&AccountRecord>) {
-        let keys = match (record.revoked, self.made_of(record, account)) {
-            (Some(_), _) => Vec::new(),
-            (None, Some(keys)) => keys,
-            (None, None) => {
-                log::warn!(
-                    "key {}: its plan, account or package is not in the configuration any more, or its hash is none; it is refused until that is mended",
-                    record.id
-                );
-                Vec::new()
-            }
+    /// was made at run time too. False if it is refused though nobody revoked it: its plan, account or package is not in
+    /// the configuration any more, or its hash is none.
+    pub(super) fn changed(&self, record: &KeyRecord, account: Option<&AccountRecord>) -> bool {
+        let keys = match record.revoked {
+            Some(_) => Some(Vec::new()),
+            None => self.made_of(record, account),
         };
-        self.made.replace(&record.id, keys);
+        let known = keys.is_some();
+        self.made.replace(&record.id, keys.unwrap_or_default());
+        known
     }
 
     fn made_of(

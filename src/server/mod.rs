@@ -9,16 +9,20 @@ pub(crate) mod door;
 mod keys;
 mod listen;
 mod local;
+mod marks;
+mod previous;
+mod reload;
+mod roster;
 mod stores;
 mod stream;
+mod swap;
 mod tls;
 
-use crate::admin::backend::{Peers, Recheck};
-use crate::admin::{Admin, Backends};
+use crate::admin::Backends;
+use crate::admin::backend::Peers;
 use crate::auth::secret::{KeyHash, generate};
 use crate::clock::Clock;
 use crate::config::{BillingMode, Config};
-use crate::demo::Demo;
 use crate::downstream::edge::Edge;
 use crate::downstream::idle::Idle;
 use crate::id::RequestId;
@@ -28,22 +32,28 @@ use crate::record::access_log::AccessLog;
 use crate::record::metrics::Metrics;
 use crate::rejection::{Code, Rejection};
 use crate::route::Api;
+use crate::upstream::Provider;
 use crate::upstream::addresses::REFRESH;
 use crate::wire::error::Dialect;
 use arc_swap::ArcSwap;
 use books::Connected;
-use build::DemoAccess;
+use build::Lasting;
 use door::Door;
 use keys::Keys;
 use pingora::apps::HttpServerOptions;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
+use reload::Reloads;
+pub use reload::{Reloader, Source};
+use roster::Roster;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use stores::Stores;
+use swap::Parts;
+pub use tls::check_files;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep, timeout};
@@ -64,6 +74,9 @@ pub struct Running {
     pub admin: Option<SocketAddr>,
     /// The key that was made because the configuration has none.
     pub session_key: Option<String>,
+    /// Reads the configuration again.
+    pub reloader: Reloader,
+    config: Arc<ArcSwap<Config>>,
     gateway: Arc<Gateway>,
     stop: watch::Sender<bool>,
     /// What is served to the very end ends when this is dropped.
@@ -87,14 +100,14 @@ pub struct Listening {
 }
 
 /// Starts everything that the configuration names; must be called inside a tokio runtime.
-/// `log` is where the access log goes; `recheck` reads the configuration again, if it came from a file.
+/// `log` is where the access log goes; `source` is the file that the configuration came from, if it came from one.
 ///
 /// # Errors
 /// One line: an address that cannot be bound, a file that cannot be used.
 pub async fn start(
     config: &Config,
     log: impl Write + Send + 'static,
-    recheck: Option<Recheck>,
+    source: Option<Source>,
 ) -> Result<Running, String> {
     let metrics = Metrics::new().map_err(|error| format!("metrics: {error}"))?;
     caps::raise_descriptors();
@@ -107,26 +120,8 @@ pub async fn start(
     let (keep, never) = watch::channel(false);
     let mut tasks = Vec::new();
 
-    let demo = match config
-        .providers
-        .iter()
-        .any(|provider| provider.base_url.is_none())
-    {
-        true => {
-            let key = generate("demo-").map_err(|error| format!("no randomness: {error}"))?;
-            let listener = bound(SocketAddr::from(([127, 0, 0, 1], 0)), "the demo provider")?;
-            let address = local_address(&listener)?;
-            let app = Arc::new(Demo::new(key.clone()));
-            tasks.push(tokio::spawn(listen::serve(
-                listener,
-                None,
-                Door::open(app),
-                never.clone(),
-            )));
-            Some(DemoAccess { address, key })
-        }
-        false => None,
-    };
+    let mut demo = local::DemoStand::new(never.clone());
+    let access = demo.access(config)?;
     let session_key = match needs_session_key(config) {
         true => {
             Some(generate(&config.key_prefix).map_err(|error| format!("no randomness: {error}"))?)
@@ -135,7 +130,8 @@ pub async fn start(
     };
     let hash = session_key.as_deref().map(KeyHash::of);
     let (finish, finished) = watch::channel(false);
-    let keys = Arc::new(Keys::new(config, Arc::default()));
+    let keys = Arc::new(Keys::new(config));
+    let roster = Arc::new(Roster::new(keys.clone()));
     let watched = finished.clone();
     let Stores {
         limiter,
@@ -144,19 +140,17 @@ pub async fn start(
         link,
         ended,
         closed,
-    } = stores::start(config, &metrics, &keys, finished).await?;
+    } = stores::start(config, &metrics, &roster, finished).await?;
     let charging = ledger
         .clone()
         .filter(|_| config.billing.mode != BillingMode::Off);
-    let snapshot = build::snapshot(
-        config,
-        metrics.clone(),
+    let lasting = Lasting {
+        metrics: metrics.clone(),
         limiter,
-        charging,
-        demo.as_ref(),
-        &keys,
-        hash,
-    )?;
+        ledger: charging,
+        session_key: hash,
+    };
+    let snapshot = build::snapshot(config, &lasting, access.as_ref(), &keys, None)?;
     let log = AccessLog::start(log, metrics.log_dropped.clone())
         .map_err(|error| format!("access log: {error}"))?;
     let gateway = Arc::new(Gateway {
@@ -170,11 +164,19 @@ pub async fn start(
     });
 
     let idle = Arc::<Idle>::default();
-    let edge = edge(config, gateway.clone(), idle.clone());
+    let edge = edge(gateway.clone(), idle.clone());
     let door = Door::clients(edge.clone(), edge.overflow(), idle, &caps);
+    let (reloader, asked) = reload::channel(source.is_some());
     let mut listeners = Vec::new();
+    let mut certificates = Vec::new();
     for listener in &config.listeners {
-        let tls = listener.tls.as_ref().map(tls::acceptor).transpose()?;
+        let (tls, certificate) = listener
+            .tls
+            .as_ref()
+            .map(tls::acceptor)
+            .transpose()?
+            .unzip();
+        certificates.push(certificate);
         let socket = bound(listener.bind, "listeners")?;
         listeners.push(Listening {
             address: local_address(&socket)?,
@@ -199,7 +201,7 @@ pub async fn start(
             never.clone(),
         )));
     }
-    let books = match (ledger, registry) {
+    let books = match (ledger.clone(), registry) {
         (Some(ledger), Some(registry)) => Some(Arc::new(Connected { ledger, registry })),
         _ => None,
     };
@@ -207,6 +209,7 @@ pub async fn start(
         tasks.push(tokio::spawn(books.clone().watch(watched)));
     }
     let mut admin_at = None;
+    let mut current = None;
     if let (Some(admin), Some(books)) = (&config.admin, books) {
         let settings = admin::settings(config, session_key.as_deref());
         let backends = Backends {
@@ -214,22 +217,42 @@ pub async fn start(
             keys: books,
             sight: gateway.clone(),
             peers: link.map(|link| link as Arc<dyn Peers>),
-            recheck,
+            file: Arc::new(reloader.clone()),
             clock: Clock::system(),
         };
-        let app = Arc::new(Admin::new(settings, backends));
+        let app = Arc::new(admin::Current::new(settings, backends));
+        current = Some(app.clone());
         let (address, task) = admin::serve(admin.bind, Door::operators(app, &caps), never)?;
         admin_at = Some(address);
         tasks.push(task);
     }
     tasks.push(tokio::spawn(checks::run(gateway.clone(), stopped.clone())));
     tasks.push(tokio::spawn(refresh_addresses(gateway.clone(), stopped)));
+    let in_force = Arc::new(ArcSwap::from_pointee(config.clone()));
+    if let Some(source) = source {
+        let parts = Parts {
+            config: in_force.clone(),
+            gateway: gateway.clone(),
+            lasting,
+            books: ledger,
+            roster,
+            session_key: session_key.clone(),
+            certificates,
+            admin: current,
+        };
+        let reloads = Reloads::new(source, parts, demo, asked);
+        tasks.push(tokio::spawn(reloads.run()));
+    } else {
+        tasks.push(tokio::spawn(demo.stay()));
+    }
     gateway.ready.store(true, Ordering::Release);
     Ok(Running {
         listeners,
         metrics: metrics_at,
         admin: admin_at,
         session_key,
+        reloader,
+        config: in_force,
         gateway,
         stop,
         _keep: keep,
@@ -289,6 +312,11 @@ impl Running {
         }
     }
 
+    /// The configuration in force: a reload changes it.
+    pub fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+
     /// Requests in flight.
     pub fn active(&self) -> i64 {
         self.gateway.metrics.active_requests.get()
@@ -305,12 +333,12 @@ fn needs_session_key(config: &Config) -> bool {
             .all(|listener| listener.bind.ip().is_loopback())
 }
 
-fn edge(config: &Config, gateway: Arc<Gateway>, idle: Arc<Idle>) -> Arc<Edge<HttpProxy<Proxy>>> {
+fn edge(gateway: Arc<Gateway>, idle: Arc<Idle>) -> Arc<Edge<HttpProxy<Proxy>>> {
     let conf = ServerConf {
         upstream_keepalive_pool_size: POOL,
         ..ServerConf::default()
     };
-    let recorder = gateway.clone();
+    let (recorder, limits) = (gateway.clone(), gateway.clone());
     let mut proxy = HttpProxy::new(Proxy { gateway }, Arc::new(conf));
     // Pingora would refuse CONNECT in its own words; ours are in `proxy::request`.
     let mut options = HttpServerOptions::default();
@@ -326,8 +354,13 @@ fn edge(config: &Config, gateway: Arc<Gateway>, idle: Arc<Idle>) -> Arc<Edge<Htt
         malformed(&recorder, id, client, envelope.status);
         (envelope.status, envelope.body)
     };
-    let header_limit = usize::try_from(config.limits.header).unwrap_or(usize::MAX);
-    Edge::new(Arc::new(proxy), header_limit, Arc::new(answer), idle)
+    let header_limit = move || limits.snapshot.load().header_limit;
+    Edge::new(
+        Arc::new(proxy),
+        Arc::new(header_limit),
+        Arc::new(answer),
+        idle,
+    )
 }
 
 fn bound(address: SocketAddr, setting: &str) -> Result<tokio::net::TcpListener, String> {
@@ -348,13 +381,19 @@ async fn refresh_addresses(gateway: Arc<Gateway>, mut stopped: watch::Receiver<b
             _ = ticks.tick() => {}
             _ = stopped.changed() => return,
         }
-        for (provider, _) in &gateway.snapshot.load_full().providers {
-            if let Err(error) = provider.addresses.refresh().await {
-                log::warn!(
-                    "provider {}: cannot resolve its host: {error}",
-                    provider.name
-                );
-            }
+        let snapshot = gateway.snapshot.load_full();
+        for (provider, _) in &snapshot.providers {
+            resolve(provider).await;
         }
+    }
+}
+
+/// Asks where a provider is now.
+async fn resolve(provider: &Provider) {
+    if let Err(error) = provider.addresses.refresh().await {
+        log::warn!(
+            "provider {}: cannot resolve its host: {error}",
+            provider.name
+        );
     }
 }

@@ -1,12 +1,12 @@
 //! What outlives requests: limits, money, keys made at run time, and where they are kept, as the
 //! configuration has it; and the tasks that they need.
 
-use super::keys::Keys;
+use super::roster::Roster;
 use crate::admit::FUNCTIONS;
-use crate::auth::record::Record;
 use crate::auth::registry::{Local, Records, Registry};
 use crate::auth::shared::SharedRecords;
 use crate::billing::ledger::{Ledger, Settings as Charging, WhenAway as MoneyAway};
+use crate::billing::money::Money;
 use crate::billing::period::Calendar;
 use crate::billing::seeds::Seeds;
 use crate::clock::Clock;
@@ -18,7 +18,8 @@ use crate::record::metrics::Metrics;
 use crate::store::db::{Db, FILE};
 use crate::store::link::{Link, Settings};
 use serde_json::json;
-use std::sync::{Arc, OnceLock, Weak};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -43,7 +44,7 @@ pub(super) struct Stores {
 pub(super) async fn start(
     config: &Config,
     metrics: &Metrics,
-    keys: &Arc<Keys>,
+    roster: &Arc<Roster>,
     finished: watch::Receiver<bool>,
 ) -> Result<Stores, String> {
     let clock = Clock::system();
@@ -73,7 +74,7 @@ pub(super) async fn start(
         }
     };
     tasks.spawn(limiter.clone().run(finished.clone()));
-    let registry = registry(db.clone(), link.clone(), keys, &mut tasks, &finished).await?;
+    let registry = registry(db.clone(), link.clone(), roster, &mut tasks, &finished).await?;
     let ledger = match (served, &link, db) {
         (false, ..) => None,
         (true, Some(link), _) => {
@@ -187,54 +188,35 @@ fn charging(config: &Config) -> Charging {
 }
 
 fn seeds(config: &Config, clock: &Clock) -> Arc<Seeds> {
-    let amounts = config
-        .accounts
-        .iter()
-        .map(|account| (account.id.as_str().into(), account.balance));
-    Arc::new(Seeds::new(amounts.collect(), clock.clone()))
+    Arc::new(Seeds::new(first_balances(config), clock.clone()))
+}
+
+/// What each account of the configuration begins with.
+pub(super) fn first_balances(config: &Config) -> BTreeMap<Arc<str>, Money> {
+    let accounts = config.accounts.iter();
+    accounts
+        .map(|account| (account.id.as_str().into(), account.balance))
+        .collect()
 }
 
 /// Loads keys and accounts that were made at run time, and lets requests go by them.
 async fn registry(
     db: Option<Arc<Db>>,
     link: Option<Arc<Link>>,
-    keys: &Arc<Keys>,
+    roster: &Arc<Roster>,
     tasks: &mut JoinSet<()>,
     finished: &watch::Receiver<bool>,
 ) -> Result<Option<Arc<Registry>>, String> {
-    let known: Arc<OnceLock<Weak<Registry>>> = Arc::default();
-    let listener = {
-        let (known, keys) = (known.clone(), keys.clone());
-        move |record: &Record| {
-            let Some(registry) = known.get().and_then(Weak::upgrade) else {
-                // All are gone through when all have been read.
-                return;
-            };
-            match record {
-                Record::Key(key) => {
-                    keys.changed(key, registry.account(&key.account).as_deref());
-                }
-                Record::Account(account) => {
-                    for key in registry.keys() {
-                        if key.account == account.id {
-                            keys.changed(&key, Some(account));
-                        }
-                    }
-                }
-            }
-        }
-    };
     let shared = link.map(|link| Arc::new(SharedRecords::new(link)));
     let records: Arc<dyn Records> = match (&shared, db) {
         (Some(shared), _) => shared.clone(),
         (None, Some(db)) => Arc::new(Local(db)),
         (None, None) => return Ok(None),
     };
-    let registry = Registry::open(records, Arc::new(listener)).await?;
-    let _ = known.set(Arc::downgrade(&registry));
-    for key in registry.keys() {
-        keys.changed(&key, registry.account(&key.account).as_deref());
-    }
+    let listener = roster.clone();
+    let registry =
+        Registry::open(records, Arc::new(move |record: &_| listener.heard(record))).await?;
+    roster.begin(&registry);
     if let Some(shared) = shared {
         tasks.spawn(shared.follow(registry.clone(), finished.clone()));
     }

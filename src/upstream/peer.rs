@@ -6,6 +6,7 @@ use pingora::utils::tls::{WrappedX509, parse_x509};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Connections to a provider stay pooled this long while idle. Common application servers close
@@ -47,18 +48,23 @@ pub fn read_authorities(path: &Path) -> Result<Authorities, String> {
         .collect()
 }
 
+/// Templates made so far in this process.
+static MADE: AtomicU64 = AtomicU64::new(0);
+
 /// The peer of a provider without its address: cloned for each attempt.
 #[derive(Clone, Debug)]
 pub struct Template(HttpPeer);
 
 impl Template {
-    /// A template for the provider in this place of the configuration's list.
-    pub fn new(provider: &Provider, place: usize, authorities: Option<Authorities>) -> Template {
+    /// A template for a provider; its connections are pooled apart from those of every other template. A clone shares
+    /// them.
+    pub fn new(provider: &Provider, authorities: Option<Authorities>) -> Template {
         let unresolved = SocketAddr::from(([0, 0, 0, 0], 0));
         // The host is never empty: with an empty name the certificate would go unchecked.
         let mut peer = HttpPeer::new(unresolved, provider.tls, provider.host.clone());
-        // Pingora's pool does not tell apart by authorities or protocol; providers must not share.
-        peer.group_key = place as u64 + 1;
+        // Pingora's pool does not tell apart by authorities or protocol; providers must not share, and neither must one
+        // with what it was before its settings changed.
+        peer.group_key = MADE.fetch_add(1, Ordering::Relaxed) + 1;
         let connect = provider.timeouts.connect;
         let options = &mut peer.options;
         options.connection_timeout = Some(connect);
@@ -77,6 +83,17 @@ impl Template {
         options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
         options.alpn = if provider.tls { ALPN::H2H1 } else { ALPN::H1 };
         Template(peer)
+    }
+
+    /// Whether it trusts exactly these authorities.
+    pub fn trusts(&self, authorities: Option<&Authorities>) -> bool {
+        let mine = self.0.options.ca.as_deref().unwrap_or_default();
+        let given = authorities.map(|all| &**all).unwrap_or_default();
+        mine.len() == given.len()
+            && mine
+                .iter()
+                .zip(given)
+                .all(|(mine, given)| mine.borrow_raw_cert() == given.borrow_raw_cert())
     }
 
     /// The peer at an address, over a pooled connection or over one of its own.

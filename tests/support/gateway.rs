@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
-use tollgate::config::{Config, parse};
-use tollgate::server::{Running, start};
+use tollgate::config::{Config, parse, read};
+use tollgate::server::{Running, Source, start};
 
 /// The key that [`Gateway::start`] gives its configuration: allowed every model of plan `all`.
 pub const KEY: &str = "sk-test-0123456789abcdef0123456789abcdef";
@@ -51,7 +51,20 @@ impl Gateway {
         Gateway::from(&config(yaml)).await
     }
 
+    /// Serves a file that names its store; it is read again on a reload, and when a look every `look` shows a change.
+    pub async fn of_file(path: &Path, look: Duration) -> Gateway {
+        let file = path.to_owned();
+        match Source::open(path, move || read(&file, &|_| None)) {
+            Ok((source, config)) => Gateway::served(&config, Some(source.every(look))).await,
+            Err(errors) => panic!("{errors}"),
+        }
+    }
+
     pub async fn from(config: &Config) -> Gateway {
+        Gateway::served(config, None).await
+    }
+
+    async fn served(config: &Config, source: Option<Source>) -> Gateway {
         let log = Log::default();
         let store = TempDir::with_prefix("tollgate-").expect("a directory");
         let mut config = config.clone();
@@ -59,7 +72,7 @@ impl Gateway {
             // Gateways side by side must not share it.
             config.store.path = store.path().to_owned();
         }
-        let running = match start(&config, log.clone(), None).await {
+        let running = match start(&config, log.clone(), source).await {
             Ok(running) => running,
             Err(message) => panic!("the gateway does not start: {message}"),
         };

@@ -221,7 +221,11 @@ fn rest() -> Value {
             })) },
             "checked_at": time(),
         })),
-        "Reloaded": answer(json!({ "valid": flag(), "restart_needed": flag() })),
+        "Reloaded": answer(json!({
+            "status": { "type": "string", "enum": ["applied", "unchanged"] },
+            "changes": texts(),
+            "restart_needed": texts(),
+        })),
         "Money": {
             "description": "A decimal amount with at most 6 decimals; answered as a string with 6.",
             "type": ["string", "number"],

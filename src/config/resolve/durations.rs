@@ -52,7 +52,7 @@ pub(super) fn duration_or_none(text: &str) -> Parsed<Duration> {
 }
 
 /// A duration as it is written: in the largest unit that it is a whole number of.
-pub(super) fn shown(time: Duration) -> String {
+pub(in crate::config) fn shown(time: Duration) -> String {
     let ms = time.as_millis();
     let units = [
         (86_400_000, "d"),

@@ -12,6 +12,8 @@ mod providers;
 mod server;
 mod surfaces;
 
+pub(super) use durations::shown;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -237,6 +239,7 @@ impl Resolver<'_, '_> {
     /// A file that must be there and be readable.
     fn file(&mut self, path: &str, given: Option<schema::PathText>) -> Option<PathBuf> {
         let file = PathBuf::from(given?.0);
+        self.report.files.insert(file.clone());
         let problem = match std::fs::metadata(&file) {
             Err(error) => Some(error.to_string()),
             // Opening a pipe would wait for its other end.
