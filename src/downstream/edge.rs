@@ -1,6 +1,7 @@
 //! [`Edge`]: what Pingora's connection loop calls with each request; it wraps the session and hands it
 //! to the proxy.
 
+use super::ending::Ending;
 use super::header_clock::HeaderClock;
 use super::session::{Downstream, Wire};
 use super::{CURRENT, Exchange, Fault};
@@ -18,14 +19,17 @@ use pingora::protocols::http::v2::server::{H2Options, HttpSession as H2, default
 use pingora::server::ShutdownWatch;
 use pingora::{ErrorType, Result};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// An idle connection is kept this long: above the 60 s of common load balancers, so that it is
 /// they who close, and no request is lost to a race.
 const KEEPALIVE: Duration = Duration::from_secs(75);
+/// Once the listeners are closed, so long still: time for a request that was on its way.
+const KEEPALIVE_AT_END: Duration = Duration::from_secs(5);
 /// A client that does not open its window for a stream of HTTP/2 is let go after this; the
 /// connection below has a limit of its own.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -46,11 +50,17 @@ pub struct Edge<P> {
     header_limit: usize,
     malformed: Malformed,
     options: HttpServerOptions,
+    ending: Arc<Ending>,
 }
 
 impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
-    /// Serves `proxy`; request headers above `header_limit` bytes are a fault.
-    pub fn new(proxy: Arc<P>, header_limit: usize, malformed: Malformed) -> Edge<P> {
+    /// Serves `proxy`; request headers above `header_limit` bytes are a fault. `ending` tells its sessions of the end.
+    pub fn new(
+        proxy: Arc<P>,
+        header_limit: usize,
+        malformed: Malformed,
+        ending: Arc<Ending>,
+    ) -> Edge<P> {
         let mut options = HttpServerOptions::default();
         options.h2_idle_timeout = Some(KEEPALIVE);
         Edge {
@@ -58,6 +68,7 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
             header_limit,
             malformed,
             options,
+            ending,
         }
     }
 
@@ -71,7 +82,9 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
         let served = self
             .proxy
             .process_new_http(ServerSession::new_custom(session), shutdown);
-        CURRENT.scope(exchange.clone(), served).await;
+        let place = Arc::as_ptr(&exchange).addr() / size_of::<Exchange>();
+        let served = CURRENT.scope(exchange.clone(), served);
+        self.ending.waking(place, served).await;
         exchange.state().finished.take()
     }
 
@@ -82,13 +95,13 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         HeaderClock::expect();
-        let read = timeout(KEEPALIVE, wire.read_request()).await;
+        let read = next_request(&mut wire, shutdown).await;
         HeaderClock::done();
         match read {
-            Ok(Ok(Some(_))) => {}
+            Some(Ok(Some(_))) => {}
             // The client closed between two requests, or was too slow with one.
-            Ok(Ok(None)) | Err(_) => return None,
-            Ok(Err(error)) => {
+            Some(Ok(None)) | None => return None,
+            Some(Err(error)) => {
                 if *error.etype() == ErrorType::InvalidHTTPHeader {
                     self.refuse(wire).await;
                 }
@@ -107,7 +120,7 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
             // be believed.
             wire.set_server_keepalive(None);
         }
-        let exchange = Exchange::new(peer(wire.digest()), fault);
+        let exchange = Exchange::new(peer(wire.digest()), fault, self.ending.clone());
         let Some(Wire::H1(mut wire)) = self.proxy(Wire::H1(wire), exchange, shutdown).await else {
             return None;
         };
@@ -161,6 +174,30 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
     fn too_large(&self, size: usize, header: &RequestHeader) -> Option<Fault> {
         (size > self.header_limit || header.headers.len() > MAX_FIELDS)
             .then_some(Fault::HeaderTooLarge)
+    }
+}
+
+/// Reads the header of the next request; `None` if none came in the time that an idle connection has.
+async fn next_request(wire: &mut H1, shutdown: &ShutdownWatch) -> Option<Result<Option<usize>>> {
+    let mut request = pin!(wire.read_request());
+    let mut closing = shutdown.clone();
+    let idle = async {
+        let closes = async {
+            // Without a sender everything has ended already.
+            let _ = closing.wait_for(|closing| *closing).await;
+            sleep(KEEPALIVE_AT_END).await;
+        };
+        let _ = timeout(KEEPALIVE, closes).await;
+    };
+    tokio::select! {
+        biased;
+        read = &mut request => return Some(read),
+        () = idle => {}
+    }
+    // One that has begun to come has its own deadline.
+    match HeaderClock::is_running() {
+        true => Some(request.await),
+        false => None,
     }
 }
 
@@ -254,7 +291,8 @@ impl<P: HttpServerApp + Send + Sync + 'static> HttpServerApp for Edge<P> {
                 let fault = self.too_large(size, header);
                 wire.set_write_timeout(Some(WRITE_TIMEOUT));
                 wire.set_total_drain_timeout(Some(LINGER));
-                let exchange = Exchange::new(wire.digest().and_then(peer), fault);
+                let peer = wire.digest().and_then(peer);
+                let exchange = Exchange::new(peer, fault, self.ending.clone());
                 let wire = Wire::H2(Box::new(wire));
                 if let Some(Wire::H2(wire)) = self.proxy(wire, exchange, shutdown).await {
                     drain(wire).await;

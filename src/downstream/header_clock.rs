@@ -33,6 +33,11 @@ impl HeaderClock {
         Self::set(OFF);
     }
 
+    /// Whether a header of this task's connection has begun and is not whole.
+    pub(super) fn is_running() -> bool {
+        CURRENT.try_with(|clock| clock.runs()).unwrap_or(false)
+    }
+
     fn set(state: u8) {
         // A stream of HTTP/2 has a task of its own, and no header to wait for.
         let _ = CURRENT.try_with(|clock| clock.0.store(state, Ordering::Relaxed));

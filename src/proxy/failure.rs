@@ -6,7 +6,7 @@ use super::request::body_overdue;
 use super::respond::{reject, terminal_event};
 use super::response::{broke_off, cut_short};
 use super::snapshot::Gateway;
-use crate::downstream::session::{FIRST_BYTE_OVERDUE, STALLED};
+use crate::downstream::session::{CUT, FIRST_BYTE_OVERDUE, STALLED};
 use crate::meter::{Form, Meter};
 use crate::record::event::Outcome;
 use crate::record::metrics::AttemptEnd;
@@ -104,6 +104,9 @@ fn rejection(error: &Error, ctx: &Context) -> Option<Rejection> {
             format!("{provider} stopped sending in the middle of its answer. Try again."),
         ));
     }
+    if *etype == CUT {
+        return Some(ending());
+    }
     if *etype == ErrorType::FileReadError {
         return Some(Rejection::new(
             Code::TemporarilyUnavailable,
@@ -132,6 +135,14 @@ fn rejection(error: &Error, ctx: &Context) -> Option<Rejection> {
             format!("{provider} broke off before it answered. Try again."),
         ),
     })
+}
+
+/// The refusal of a request that the process did not live to answer.
+pub fn ending() -> Rejection {
+    Rejection::new(
+        Code::TemporarilyUnavailable,
+        "The gateway is shutting down, and could not wait for the end of the answer. Try again.",
+    )
 }
 
 /// Says it to the operator: once, with the cause, without anything that a client or provider wrote.
@@ -175,7 +186,7 @@ async fn end_stream(
     meter.discard_partial();
     gateway.metrics.broken_streams.inc();
     let (form, events) = (meter.form(), meter.events());
-    let rejection = if *error.etype() == STALLED {
+    let rejection = if [STALLED, CUT].contains(error.etype()) {
         rejection
     } else {
         cut_short()

@@ -2,13 +2,14 @@
 
 use super::charge::{charged, identified, not_a_flood};
 use super::context::{Body, Context, Forward};
+use super::failure::ending;
 use super::snapshot::Snapshot;
 use super::{local, own, upload};
 use crate::admit::{Permit, permit, unsupported};
 use crate::auth::network::client_address;
 use crate::catalog::Upstream;
 use crate::downstream::Fault;
-use crate::downstream::session::BODY_SILENCE;
+use crate::downstream::session::{BODY_SILENCE, CUT};
 use crate::rejection::{Code, Rejection, quoted};
 use crate::route::{self, Endpoint, Miss, Operation};
 use crate::wire::request::{Call, CallError, read_call};
@@ -274,6 +275,9 @@ pub async fn next_chunk(session: &mut Session) -> Result<Option<Bytes>, Refusal>
     session.read_request_body().await.map_err(|error| {
         if *error.etype() == ErrorType::ReadTimedout {
             return body_overdue().into();
+        }
+        if *error.etype() == CUT {
+            return ending().into();
         }
         if error.etype().as_str() == "InvalidChunk" {
             let message = "The chunked body is malformed.";

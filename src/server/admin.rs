@@ -2,31 +2,13 @@
 
 use super::keys::file_id;
 use crate::admin::backend::{Fault, Recheck};
-use crate::admin::{Admin, Package, Settings};
+use crate::admin::{Package, Settings};
 use crate::auth::record::{AccountRecord, KeyBilling as Billing, KeyRecord, SpendCap};
 use crate::auth::secret::{KeyHash, KeyHint};
 use crate::billing::period::Calendar;
 use crate::config::{Account, Config, Errors, Key, KeyBilling};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
-
-/// Serves the admin API until the shutdown; gives the address that was taken.
-///
-/// # Errors
-/// The address cannot be bound.
-pub fn serve(
-    bind: SocketAddr,
-    admin: Arc<Admin>,
-    shutdown: watch::Receiver<bool>,
-) -> Result<(SocketAddr, JoinHandle<()>), String> {
-    let socket = super::bound(bind, "admin")?;
-    let address = super::local_address(&socket)?;
-    let task = tokio::spawn(super::listen::serve(socket, None, admin, shutdown));
-    Ok((address, task))
-}
 
 /// The settings of the admin API; `session_key` is the text of the key that was made at the start.
 pub fn settings(config: &Config, session_key: Option<&str>) -> Settings {
@@ -230,8 +212,12 @@ keys:
     async fn answers(requests: &[(&str, &str)]) -> String {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let admin = Arc::new(crate::admin::fake_tests::bench().admin);
-        let (_keep, never) = watch::channel(false);
-        let (address, _) = serve(([127, 0, 0, 1], 0).into(), admin, never).unwrap();
+        let (_keep, never) = tokio::sync::watch::channel(false);
+        let socket = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .unwrap();
+        let address = socket.local_addr().unwrap();
+        tokio::spawn(super::super::listen::serve(socket, None, admin, never));
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         let mut all = String::new();
         for (request, end) in requests {

@@ -3,9 +3,12 @@
 pub mod admin;
 mod books;
 mod build;
+pub mod handover;
 mod keys;
 mod listen;
 mod local;
+pub mod notify;
+mod running;
 mod stores;
 mod stream;
 mod tls;
@@ -17,6 +20,7 @@ use crate::clock::Clock;
 use crate::config::{BillingMode, Config};
 use crate::demo::Demo;
 use crate::downstream::edge::Edge;
+use crate::downstream::ending::Ending;
 use crate::id::RequestId;
 use crate::proxy::snapshot::Gateway;
 use crate::proxy::{Proxy, malformed};
@@ -29,57 +33,24 @@ use crate::wire::error::Dialect;
 use arc_swap::ArcSwap;
 use books::Connected;
 use build::DemoAccess;
+use handover::{Part, Predecessor, Socket};
 use keys::Keys;
 use pingora::apps::HttpServerOptions;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
+pub use running::{Listening, Running};
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Arc, Mutex};
+use std::time::{Instant, SystemTime};
 use stores::Stores;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::interval;
 
 /// Idle connections to providers that are kept, over all of them.
 const POOL: usize = 1024;
-
-/// At the end, Redis is told of the last requests within this time.
-const LAST_CALLS: Duration = Duration::from_secs(1);
-
-/// A gateway that serves.
-pub struct Running {
-    /// Where clients connect, in the configuration's order, with the ports that were taken.
-    pub listeners: Vec<Listening>,
-    /// Where metrics are.
-    pub metrics: Option<SocketAddr>,
-    /// Where the admin API is.
-    pub admin: Option<SocketAddr>,
-    /// The key that was made because the configuration has none.
-    pub session_key: Option<String>,
-    gateway: Arc<Gateway>,
-    stop: watch::Sender<bool>,
-    /// What is served to the very end ends when this is dropped.
-    _keep: watch::Sender<bool>,
-    tasks: Vec<JoinHandle<()>>,
-    /// Tells the limits that the last request has ended.
-    finish: watch::Sender<bool>,
-    /// The limits have told Redis of it, and left.
-    ended: JoinHandle<()>,
-    /// The embedded store is closed.
-    closed: Option<JoinHandle<()>>,
-}
-
-/// One address that is served.
-#[derive(Clone, Copy, Debug)]
-pub struct Listening {
-    /// Address and port.
-    pub address: SocketAddr,
-    /// Whether it speaks TLS.
-    pub tls: bool,
-}
 
 /// Starts everything that the configuration names; must be called inside a tokio runtime.
 /// `log` is where the access log goes; `recheck` reads the configuration again, if it came from a file.
@@ -91,11 +62,48 @@ pub async fn start(
     log: impl Write + Send + 'static,
     recheck: Option<Recheck>,
 ) -> Result<Running, String> {
+    start_after(config, log, recheck, None).await
+}
+
+/// The same as the successor of a process that hands its sockets and its store over. That process serves on until
+/// [`Running::tell_predecessor`].
+///
+/// # Errors
+/// Those of [`start`], and that the process before has given up.
+pub async fn start_after(
+    config: &Config,
+    log: impl Write + Send + 'static,
+    recheck: Option<Recheck>,
+    predecessor: Option<Predecessor>,
+) -> Result<Running, String> {
     let metrics = Metrics::new().map_err(|error| format!("metrics: {error}"))?;
     let (stop, stopped) = watch::channel(false);
-    // What is served to the very end: metrics, and the demo provider, whose requests end last.
+    // Operators see it to the very end, unless a successor answers them.
+    let (leave, left) = watch::channel(false);
+    // The demo provider's requests end last.
     let (keep, never) = watch::channel(false);
     let mut tasks = Vec::new();
+
+    // First what can fail without the store, which the process before keeps as long as possible. Who connects from here
+    // on waits until he is served.
+    let mut bound = Bound {
+        predecessor,
+        sockets: Vec::new(),
+    };
+    let mut clients = Vec::new();
+    for listener in &config.listeners {
+        let tls = listener.tls.as_ref().map(tls::acceptor).transpose()?;
+        clients.push((bound.listener(Part::Clients, listener.bind)?, tls));
+    }
+    let metrics_socket = config
+        .metrics
+        .map(|address| bound.listener(Part::Metrics, address));
+    let metrics_socket = metrics_socket.transpose()?;
+    let admin_socket = config
+        .admin
+        .as_ref()
+        .map(|admin| bound.listener(Part::Admin, admin.bind));
+    let admin_socket = admin_socket.transpose()?;
 
     let demo = match config
         .providers
@@ -104,7 +112,8 @@ pub async fn start(
     {
         true => {
             let key = generate("demo-").map_err(|error| format!("no randomness: {error}"))?;
-            let listener = bound(SocketAddr::from(([127, 0, 0, 1], 0)), "the demo provider")?;
+            let address = SocketAddr::from(([127, 0, 0, 1], 0));
+            let listener = bind(address, "the demo provider")?;
             let address = local_address(&listener)?;
             let app = Arc::new(Demo::new(key.clone()));
             tasks.push(tokio::spawn(listen::serve(
@@ -127,14 +136,19 @@ pub async fn start(
     let (finish, finished) = watch::channel(false);
     let keys = Arc::new(Keys::new(config, Arc::default()));
     let watched = finished.clone();
+    if let Some(predecessor) = &mut bound.predecessor {
+        predecessor.store().await?;
+    }
+    let successor = bound.predecessor.is_some();
     let Stores {
         limiter,
         ledger,
         registry,
         link,
         ended,
+        kept,
         closed,
-    } = stores::start(config, &metrics, &keys, finished).await?;
+    } = stores::start(config, &metrics, &keys, successor, finished).await?;
     let charging = ledger
         .clone()
         .filter(|_| config.billing.mode != BillingMode::Off);
@@ -158,34 +172,6 @@ pub async fn start(
         ready: AtomicBool::new(false),
     });
 
-    let edge = Arc::new(edge(config, gateway.clone()));
-    let mut listeners = Vec::new();
-    for listener in &config.listeners {
-        let tls = listener.tls.as_ref().map(tls::acceptor).transpose()?;
-        let socket = bound(listener.bind, "listeners")?;
-        listeners.push(Listening {
-            address: local_address(&socket)?,
-            tls: tls.is_some(),
-        });
-        tasks.push(tokio::spawn(listen::serve(
-            socket,
-            tls,
-            edge.clone(),
-            stopped.clone(),
-        )));
-    }
-    let mut metrics_at = None;
-    if let Some(address) = config.metrics {
-        let socket = bound(address, "metrics")?;
-        metrics_at = Some(local_address(&socket)?);
-        let app = Arc::new(local::MetricsPage::new(gateway.metrics.clone()));
-        tasks.push(tokio::spawn(listen::serve(
-            socket,
-            None,
-            app,
-            never.clone(),
-        )));
-    }
     let books = match (ledger, registry) {
         (Some(ledger), Some(registry)) => Some(Arc::new(Connected { ledger, registry })),
         _ => None,
@@ -194,7 +180,8 @@ pub async fn start(
         tasks.push(tokio::spawn(books.clone().watch(watched)));
     }
     let mut admin_at = None;
-    if let (Some(admin), Some(books)) = (&config.admin, books) {
+    let mut admin_app = None;
+    if let (Some(socket), Some(books)) = (admin_socket, books) {
         let settings = admin::settings(config, session_key.as_deref());
         let backends = Backends {
             books: books.clone(),
@@ -204,10 +191,30 @@ pub async fn start(
             recheck,
             clock: Clock::system(),
         };
-        let app = Arc::new(Admin::new(settings, backends));
-        let (address, task) = admin::serve(admin.bind, app, never)?;
-        admin_at = Some(address);
-        tasks.push(task);
+        admin_at = Some(local_address(&socket)?);
+        admin_app = Some((socket, Arc::new(Admin::new(settings, backends))));
+    }
+
+    // Nothing fails from here on.
+    let ending = Arc::new(Ending::default());
+    let edge = Arc::new(edge(config, gateway.clone(), ending.clone()));
+    let mut listeners = Vec::new();
+    for (socket, tls) in clients {
+        listeners.push(Listening {
+            address: local_address(&socket)?,
+            tls: tls.is_some(),
+        });
+        let serving = listen::serve(socket, tls, edge.clone(), stopped.clone());
+        tasks.push(tokio::spawn(serving));
+    }
+    let mut metrics_at = None;
+    if let Some(socket) = metrics_socket {
+        metrics_at = Some(local_address(&socket)?);
+        let app = Arc::new(local::MetricsPage::new(gateway.metrics.clone()));
+        tasks.push(tokio::spawn(listen::serve(socket, None, app, left.clone())));
+    }
+    if let Some((socket, app)) = admin_app {
+        tasks.push(tokio::spawn(listen::serve(socket, None, app, left)));
     }
     tasks.push(tokio::spawn(refresh_addresses(gateway.clone(), stopped)));
     gateway.ready.store(true, Ordering::Release);
@@ -217,67 +224,45 @@ pub async fn start(
         admin: admin_at,
         session_key,
         gateway,
+        ending,
+        sockets: Mutex::new(bound.sockets),
+        predecessor: bound.predecessor,
         stop,
+        leave,
         _keep: keep,
         tasks,
         finish,
         ended,
+        kept,
         closed,
     })
 }
 
-impl Running {
-    /// Fails readiness and goes on serving, so that load balancers learn of the end before it comes.
-    pub async fn announce_end(&self, notice: Duration) {
-        self.gateway.ready.store(false, Ordering::Release);
-        sleep(notice).await;
-    }
+/// The listening sockets: those of the process before, and new ones.
+struct Bound {
+    predecessor: Option<Predecessor>,
+    sockets: Vec<Socket>,
+}
 
-    /// Stops: readiness fails, nothing new is accepted, requests in flight may end within `grace`. The embedded store
-    /// is closed then, unless a request is still at work.
-    pub async fn shutdown(self, grace: Duration) {
-        self.gateway.ready.store(false, Ordering::Release);
-        // Nobody listens only when everything has stopped already.
-        let _ = self.stop.send(true);
-        let active = &self.gateway.metrics.active_requests;
-        let idle = async {
-            while active.get() > 0 {
-                sleep(Duration::from_millis(20)).await;
-            }
+impl Bound {
+    fn listener(&mut self, part: Part, address: SocketAddr) -> Result<TcpListener, String> {
+        let setting = match part {
+            Part::Clients => "listeners",
+            Part::Admin => "admin",
+            Part::Metrics => "metrics",
         };
-        if timeout(grace, idle).await.is_err() {
-            log::warn!(
-                "{} requests were still in flight at the end of the grace",
-                active.get()
-            );
-        }
-        let Running {
-            tasks,
-            finish,
-            ended,
-            closed,
-            gateway,
-            _keep: keep,
-            ..
-        } = self;
-        for task in tasks {
-            task.abort();
-        }
-        let _ = finish.send(true);
-        if timeout(LAST_CALLS, ended).await.is_err() {
-            log::warn!("Redis could not be told of all requests that ended");
-        }
-        // Connections that wait for a next request end with this.
-        drop((keep, gateway));
-        if let Some(closed) = closed {
-            // Whatever is still at work keeps it open to its own end.
-            let _ = timeout(LAST_CALLS, closed).await;
-        }
-    }
-
-    /// Requests in flight.
-    pub fn active(&self) -> i64 {
-        self.gateway.metrics.active_requests.get()
+        let told = |error: std::io::Error| format!("{setting}: {error}");
+        let passed = self.predecessor.as_mut();
+        let passed = passed
+            .map(|before| before.listener(part, address))
+            .transpose();
+        let listener = match passed.map_err(told)?.flatten() {
+            Some(listener) => listener,
+            None => bind(address, setting)?,
+        };
+        let socket = Socket::of(part, address, &listener).map_err(told)?;
+        self.sockets.push(socket);
+        Ok(listener)
     }
 }
 
@@ -291,7 +276,7 @@ fn needs_session_key(config: &Config) -> bool {
             .all(|listener| listener.bind.ip().is_loopback())
 }
 
-fn edge(config: &Config, gateway: Arc<Gateway>) -> Edge<HttpProxy<Proxy>> {
+fn edge(config: &Config, gateway: Arc<Gateway>, ending: Arc<Ending>) -> Edge<HttpProxy<Proxy>> {
     let conf = ServerConf {
         upstream_keepalive_pool_size: POOL,
         ..ServerConf::default()
@@ -313,16 +298,16 @@ fn edge(config: &Config, gateway: Arc<Gateway>) -> Edge<HttpProxy<Proxy>> {
         (envelope.status, envelope.body)
     };
     let header_limit = usize::try_from(config.limits.header).unwrap_or(usize::MAX);
-    Edge::new(Arc::new(proxy), header_limit, Box::new(answer))
+    Edge::new(Arc::new(proxy), header_limit, Box::new(answer), ending)
 }
 
-fn bound(address: SocketAddr, setting: &str) -> Result<tokio::net::TcpListener, String> {
+fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener, String> {
     listen::bind(address).map_err(|error| {
         format!("{setting}: cannot listen on {address}: {error}; is another process there?")
     })
 }
 
-fn local_address(listener: &tokio::net::TcpListener) -> Result<SocketAddr, String> {
+fn local_address(listener: &TcpListener) -> Result<SocketAddr, String> {
     listener.local_addr().map_err(|error| error.to_string())
 }
 
