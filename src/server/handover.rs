@@ -172,7 +172,7 @@ impl Successor {
     pub async fn takes_store(&mut self) -> Result<(), String> {
         let line = format!("{STORE}\n");
         let told = self.channel.get_mut().write_all(line.as_bytes()).await;
-        told.map_err(|error| format!("it cannot be told of the store: {error}"))?;
+        told.map_err(|error| format!("it ended before it had the store: {error}"))?;
         self.says(SERVING).await
     }
 
@@ -180,6 +180,10 @@ impl Successor {
         let mut line = String::new();
         match self.channel.read_line(&mut line).await {
             Ok(0) => Err("it ended before it served".into()),
+            // What it was sent, it has not read.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                Err("it ended before it served".into())
+            }
             Ok(_) if line.trim_end() == word => Ok(()),
             Ok(_) => Err(format!(
                 "it said {:?} in place of {word:?}",
