@@ -28,7 +28,8 @@ fn running() -> Running {
     let (keep, never) = watch::channel(false);
     let (address, _) = {
         let _inside = runtime.enter();
-        serve(([127, 0, 0, 1], 0).into(), Arc::new(admin), never).unwrap()
+        let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0)));
+        serve(listener.unwrap(), Arc::new(admin), never).unwrap()
     };
     Running {
         url: format!("http://{address}"),

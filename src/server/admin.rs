@@ -2,13 +2,31 @@
 
 use super::keys::file_id;
 use crate::admin::backend::{Fault, Recheck};
-use crate::admin::{Package, Settings};
+use crate::admin::{Admin, Package, Settings};
 use crate::auth::record::{AccountRecord, KeyBilling as Billing, KeyRecord, SpendCap};
 use crate::auth::secret::{KeyHash, KeyHint};
 use crate::billing::period::Calendar;
 use crate::config::{Account, Config, Errors, Key, KeyBilling};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Serves the admin API until the shutdown; gives its address.
+///
+/// # Errors
+/// The system does not say where the listener is.
+pub fn serve(
+    listener: TcpListener,
+    admin: Arc<Admin>,
+    shutdown: watch::Receiver<bool>,
+) -> Result<(SocketAddr, JoinHandle<()>), String> {
+    let address = super::local_address(&listener)?;
+    let task = tokio::spawn(super::listen::serve(listener, None, admin, shutdown));
+    Ok((address, task))
+}
 
 /// The settings of the admin API; `session_key` is the text of the key that was made at the start.
 pub fn settings(config: &Config, session_key: Option<&str>) -> Settings {
@@ -212,12 +230,11 @@ keys:
     async fn answers(requests: &[(&str, &str)]) -> String {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let admin = Arc::new(crate::admin::fake_tests::bench().admin);
-        let (_keep, never) = tokio::sync::watch::channel(false);
+        let (_keep, never) = watch::channel(false);
         let socket = tokio::net::TcpListener::bind(("127.0.0.1", 0))
             .await
             .unwrap();
-        let address = socket.local_addr().unwrap();
-        tokio::spawn(super::super::listen::serve(socket, None, admin, never));
+        let (address, _) = serve(socket, admin, never).unwrap();
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         let mut all = String::new();
         for (request, end) in requests {

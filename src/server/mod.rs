@@ -179,7 +179,6 @@ pub async fn start_after(
     if let Some(books) = &books {
         tasks.push(tokio::spawn(books.clone().watch(watched)));
     }
-    let mut admin_at = None;
     let mut admin_app = None;
     if let (Some(socket), Some(books)) = (admin_socket, books) {
         let settings = admin::settings(config, session_key.as_deref());
@@ -191,11 +190,10 @@ pub async fn start_after(
             recheck,
             clock: Clock::system(),
         };
-        admin_at = Some(local_address(&socket)?);
         admin_app = Some((socket, Arc::new(Admin::new(settings, backends))));
     }
 
-    // Nothing fails from here on.
+    // From here on it serves.
     let ending = Arc::new(Ending::default());
     let edge = Arc::new(edge(config, gateway.clone(), ending.clone()));
     let mut listeners = Vec::new();
@@ -213,8 +211,11 @@ pub async fn start_after(
         let app = Arc::new(local::MetricsPage::new(gateway.metrics.clone()));
         tasks.push(tokio::spawn(listen::serve(socket, None, app, left.clone())));
     }
+    let mut admin_at = None;
     if let Some((socket, app)) = admin_app {
-        tasks.push(tokio::spawn(listen::serve(socket, None, app, left)));
+        let (address, task) = admin::serve(socket, app, left)?;
+        admin_at = Some(address);
+        tasks.push(task);
     }
     tasks.push(tokio::spawn(refresh_addresses(gateway.clone(), stopped)));
     gateway.ready.store(true, Ordering::Release);
