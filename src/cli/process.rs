@@ -28,8 +28,8 @@ impl PidFile {
             dir: dir.to_owned(),
             lock: None,
         };
-        if before.is_none()
-            && let Ok(other) = living(dir)
+        if let Ok(other) = living(dir)
+            && before != Some(other)
         {
             log::info!(
                 "{} is process {other}'s, which shares this store.path: to upgrade this one, give --pid {}",
@@ -199,8 +199,9 @@ mod tests {
         let mut file = PidFile::write(&dir, None);
         let own = std::process::id();
         assert_eq!(living(&dir), Ok(own));
-        // Another that shares the directory leaves it alone.
+        // Another that shares the directory leaves it alone, and so does its successor.
         drop(PidFile::write(&dir, None));
+        drop(PidFile::write(&dir, Some(own + 1)));
         assert_eq!(living(&dir), Ok(own));
         file.rewrite();
         assert_eq!(living(&dir), Ok(own));

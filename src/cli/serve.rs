@@ -68,7 +68,7 @@ async fn serve(
     let mut pid_file = from_file.then(|| PidFile::write(store, before));
     announce(config, &running);
     notify::ready();
-    let _watchdog = watchdog(before.is_some());
+    let watchdog = watchdog(before.is_some());
     running.tell_predecessor().await?;
     loop {
         let lame_duck = match signals.next().await {
@@ -82,6 +82,8 @@ async fn serve(
                     Ok(pid) => {
                         log::info!("process {pid} serves; this one ends when its requests have");
                         notify::main_pid(pid);
+                        // Whether the successor is alive is its own to say.
+                        drop(watchdog);
                         request.answer(&Answer::Serves(pid));
                         return outlive(running, config, &mut signals).await;
                     }

@@ -24,7 +24,7 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -99,12 +99,21 @@ impl Launch {
         let called = arguments.next().map(PathBuf::from).unwrap_or_default();
         let file = std::env::current_exe().map_err(|error| error.to_string())?;
         // As it was called, where that names the same file: a link may point to another version then.
-        let identity = |path: &PathBuf| {
+        let identity = |path: &Path| {
             let found = std::fs::metadata(path).ok()?;
             Some((found.dev(), found.ino()))
         };
-        let same = called.components().count() > 1 && identity(&called) == identity(&file);
-        let absolute = std::path::absolute(&called).ok().filter(|_| same);
+        let search = std::env::var_os("PATH").unwrap_or_default();
+        let mut places: Vec<PathBuf> = match called.components().count() {
+            1 => std::env::split_paths(&search)
+                .map(|dir| dir.join(&called))
+                .collect(),
+            _ => vec![called],
+        };
+        places.retain(|place| identity(place) == identity(&file));
+        let absolute = places
+            .first()
+            .and_then(|place| std::path::absolute(place).ok());
         Ok(Launch {
             program: absolute.unwrap_or(file),
             arguments: arguments.collect(),
