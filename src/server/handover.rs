@@ -13,19 +13,18 @@
 //! Until `serving` the process before accepts connections itself, and decides by what it has in memory. If the line
 //! does not come in time, or the other end is closed, the successor is killed, and the store opened again.
 
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
-};
-use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+mod launch;
+mod sockets;
+
+pub use launch::Launch;
+pub use sockets::{Part, Socket};
+
+use sockets::{Name, receive, send};
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, UnixStream};
@@ -33,8 +32,6 @@ use tokio::time::timeout;
 
 /// Set in the successor's environment: the process before it.
 const VARIABLE: &str = "TOLLGATE_PREDECESSOR";
-/// The kernel passes no more than 253 in one message.
-const MOST: usize = 250;
 /// The successor hears of the sockets within this time, or never.
 const GREETING: Duration = Duration::from_secs(10);
 /// The process before closes its store within this time.
@@ -42,90 +39,6 @@ const LENDING: Duration = Duration::from_secs(30);
 
 const STORE: &str = "store";
 const SERVING: &str = "serving";
-
-/// Which part of the configuration a socket is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Part {
-    /// One of the clients' listeners.
-    Clients,
-    /// The admin API's.
-    Admin,
-    /// The metrics'.
-    Metrics,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Name {
-    part: Part,
-    address: SocketAddr,
-}
-
-/// A listening socket that can be handed over.
-#[derive(Debug)]
-pub struct Socket {
-    name: Name,
-    socket: OwnedFd,
-}
-
-impl Socket {
-    /// A second descriptor of a listener's socket, under the address that is configured.
-    ///
-    /// # Errors
-    /// No descriptor is free.
-    pub fn of(part: Part, address: SocketAddr, listener: &TcpListener) -> io::Result<Socket> {
-        Ok(Socket {
-            name: Name { part, address },
-            socket: listener.as_fd().try_clone_to_owned()?,
-        })
-    }
-}
-
-/// How this process was started, so that it can be started again: by the same path, whatever is there then.
-#[derive(Clone, Debug)]
-pub struct Launch {
-    program: PathBuf,
-    arguments: Vec<std::ffi::OsString>,
-}
-
-impl Launch {
-    /// To be called at the start: later the path may be another file's.
-    ///
-    /// # Errors
-    /// One line: the system does not say which file this is.
-    pub fn of_this_process() -> Result<Launch, String> {
-        use std::os::unix::fs::MetadataExt;
-        let mut arguments = std::env::args_os();
-        let called = arguments.next().map(PathBuf::from).unwrap_or_default();
-        let file = std::env::current_exe().map_err(|error| error.to_string())?;
-        // As it was called, where that names the same file: a link may point to another version then.
-        let identity = |path: &Path| {
-            let found = std::fs::metadata(path).ok()?;
-            Some((found.dev(), found.ino()))
-        };
-        let search = std::env::var_os("PATH").unwrap_or_default();
-        let mut places: Vec<PathBuf> = match called.components().count() {
-            1 => std::env::split_paths(&search)
-                .map(|dir| dir.join(&called))
-                .collect(),
-            _ => vec![called],
-        };
-        places.retain(|place| identity(place) == identity(&file));
-        let absolute = places
-            .first()
-            .and_then(|place| std::path::absolute(place).ok());
-        Ok(Launch {
-            program: absolute.unwrap_or(file),
-            arguments: arguments.collect(),
-        })
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
-        command.args(&self.arguments);
-        command
-    }
-}
 
 /// A successor that does not serve yet; dropped, it is killed.
 #[derive(Debug)]
@@ -237,29 +150,6 @@ fn end(child: &mut Option<Child>) -> String {
     format!("; process {} was killed", child.id())
 }
 
-fn send(channel: &StdStream, sockets: &[Socket]) -> io::Result<()> {
-    if sockets.len() > MOST {
-        return Err(io::Error::other(format!("more than {MOST} listeners")));
-    }
-    let names: Vec<&Name> = sockets.iter().map(|socket| &socket.name).collect();
-    let mut line = serde_json::to_vec(&names)?;
-    line.push(b'\n');
-    let descriptors: Vec<_> = sockets.iter().map(|one| one.socket.as_fd()).collect();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
-    let mut passed = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() && !passed.push(SendAncillaryMessage::ScmRights(&descriptors)) {
-        return Err(io::Error::other("no room for the descriptors"));
-    }
-    let sent = sendmsg(
-        channel,
-        &[IoSlice::new(&line)],
-        &mut passed,
-        SendFlags::empty(),
-    )?;
-    // The rest, of which there is none but with very many listeners.
-    io::Write::write_all(&mut { channel }, line.get(sent..).unwrap_or_default())
-}
-
 /// The process before this one, as its successor sees it.
 #[derive(Debug)]
 pub struct Predecessor {
@@ -338,48 +228,6 @@ impl Predecessor {
         let said = self.channel.get_mut().write_all(line.as_bytes()).await;
         said.map_err(|error| format!("process {} is not there any more: {error}", self.pid))
     }
-}
-
-fn receive(channel: &StdStream) -> io::Result<Vec<Socket>> {
-    let mut line = Vec::new();
-    let mut descriptors = VecDeque::new();
-    let mut bytes = vec![0; 64 << 10];
-    while line.last() != Some(&b'\n') {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
-        let mut passed = RecvAncillaryBuffer::new(&mut space);
-        let received = {
-            let mut slices = [IoSliceMut::new(&mut bytes)];
-            recvmsg(channel, &mut slices, &mut passed, receiving())?
-        };
-        if received.bytes == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        line.extend_from_slice(bytes.get(..received.bytes).unwrap_or_default());
-        for message in passed.drain() {
-            if let RecvAncillaryMessage::ScmRights(some) = message {
-                descriptors.extend(some);
-            }
-        }
-    }
-    let names: Vec<Name> = serde_json::from_slice(&line)?;
-    if names.len() != descriptors.len() {
-        return Err(io::Error::other("not every socket came along"));
-    }
-    let sockets = names.into_iter().zip(descriptors);
-    Ok(sockets
-        .map(|(name, socket)| Socket { name, socket })
-        .collect())
-}
-
-/// No program that is started later may have them.
-#[cfg(target_os = "linux")]
-fn receiving() -> RecvFlags {
-    RecvFlags::CMSG_CLOEXEC
-}
-
-#[cfg(not(target_os = "linux"))]
-fn receiving() -> RecvFlags {
-    RecvFlags::empty()
 }
 
 #[cfg(test)]
