@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
+use support::clock::pass;
 use support::gateway::{Gateway, KEY};
 use support::http::{Client, Event};
 use support::provider::{Gate, Provider, Script};
@@ -216,6 +217,41 @@ async fn it_ends_with_the_last_request_and_waits_for_no_idle_connection() {
 }
 
 #[tokio::test]
+async fn idle_connections_have_some_seconds_and_a_header_that_has_begun_its_own_time() {
+    let (_provider, gateway) = start("").await;
+    let mut idle = Client::connect(gateway.addr).await;
+    let mut slow = Client::connect(gateway.addr).await;
+    let mut late = Client::connect(gateway.addr).await;
+    for client in [&mut idle, &mut slow, &mut late] {
+        assert_eq!(client.get("/livez", "").await.status, 200);
+    }
+    gateway.running.close();
+    pass(Duration::from_secs(4)).await;
+    assert!(!idle.closes(Duration::from_millis(50)).await);
+    let answer = late.get("/livez", "").await;
+    assert_eq!(
+        (answer.status, answer.header("connection")),
+        (200, Some("close"))
+    );
+    slow.send_raw(b"GET /livez HTTP/1.1\r\nHost: ").await;
+    // The bytes are there before the clock moves on.
+    assert!(!slow.closes(Duration::from_millis(50)).await);
+    pass(Duration::from_secs(2)).await;
+    assert!(idle.closes(SOON).await);
+    slow.send_raw(b"x\r\n\r\n").await;
+    let answer = slow.response().await;
+    assert_eq!(
+        (answer.status, answer.header("connection")),
+        (200, Some("close"))
+    );
+    // Nobody is left to wait for.
+    drop((slow, late));
+    tokio::time::timeout(SOON, gateway.running.quiet())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
 async fn a_connection_of_http2_hears_that_it_ends_and_its_streams_end() {
     let identity = Identity::new();
     let (provider, gateway) = start(&identity.listener()).await;
@@ -251,9 +287,6 @@ async fn a_connection_of_http2_hears_that_it_ends_and_its_streams_end() {
     assert_eq!(rest, "data: [DONE]\n\n");
     // Nothing is left of the connection.
     tokio::time::timeout(SOON, running.quiet()).await.unwrap();
-
-    provider.once("gpt-test", Script::sse().event(PIECE).stall());
-    drop(running);
 }
 
 #[tokio::test]

@@ -339,7 +339,7 @@ async fn a_successor_that_fails_changes_nothing() {
         site = same;
         assert_eq!(code, Some(1), "{script}: {said}");
         assert!(
-            said.contains(why) && said.contains(&format!("{pid} serves on")),
+            said.contains(why) && said.contains(&format!("{pid} goes on as before")),
             "{script}: {said}"
         );
         assert!(site.log().contains("no successor serves"), "{}", site.log());
@@ -382,6 +382,34 @@ async fn a_successor_that_fails_changes_nothing() {
     let pid = site.pid();
     requests += 1;
     as_before(&site, pid, requests).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_during_an_upgrade_ends_the_process_and_no_successor_is_left() {
+    let ground = Ground::embedded().await;
+    let mut site = Site::start(&yaml(&ground, ""), &[]);
+    let pid = site.pid();
+    assert_eq!(ask_at(site.addr, KEY, "gpt-test").await.status, 200);
+    site.replace("echo successor $$ is here >&2; printf 'store\\n' >&0; exec sleep 60");
+    let command = site.upgrade(&[]).spawn().unwrap();
+    let successor: u32 = site.until(|log| {
+        let (_, rest) = log.split_once("successor ")?;
+        rest.split_once(" is here")?.0.parse().ok()
+    });
+    signal(pid, "TERM");
+    site.ended(pid, PATIENCE);
+    site.ended(successor, PATIENCE);
+    let output = spawn_blocking(move || command.wait_with_output())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("a signal came before it served"), "{said}");
+    // The store was opened again, and closed in good order: all is in it.
+    site.repair();
+    site.again();
+    charged(&site, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -55,7 +55,7 @@ pub fn run(path: &Path, pid: Option<u32>, within: Duration) -> Result<(), String
             Ok(())
         }
         Answer::Failed(why) => Err(format!(
-            "no successor serves: {why}; {pid} serves on; the log tells more"
+            "no successor serves: {why}; {pid} goes on as before; its log tells more"
         )),
     }
 }

@@ -27,11 +27,27 @@ impl Site {
         let program = folder.path().join("tollgate");
         symlink(env!("CARGO_BIN_EXE_tollgate"), &program).unwrap();
         fs::write(folder.path().join("tollgate.yaml"), yaml).unwrap();
-        let log = File::create(folder.path().join("log")).unwrap();
-        let requests = File::create(folder.path().join("requests")).unwrap();
-        let mut child = Command::new(&program)
+        let mut site = Site {
+            folder,
+            addr: ([127, 0, 0, 1], 0).into(),
+            admin: None,
+            pids: Vec::new(),
+        };
+        site.serve(variables);
+        site
+    }
+
+    /// Serves again, when it has ended.
+    pub fn again(&mut self) {
+        self.serve(&[]);
+    }
+
+    fn serve(&mut self, variables: &[(&str, &str)]) {
+        let log = File::create(self.path("log")).unwrap();
+        let requests = File::create(self.path("requests")).unwrap();
+        let mut child = Command::new(self.path("tollgate"))
             .args(["serve", "--config", "tollgate.yaml"])
-            .current_dir(folder.path())
+            .current_dir(self.folder.path())
             .env_clear()
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
@@ -39,27 +55,21 @@ impl Site {
             .stderr(log)
             .spawn()
             .unwrap();
-        let pid = child.id();
+        self.pids.push(child.id());
         // Nobody else takes notice of its end.
         std::thread::spawn(move || child.wait());
-        let mut site = Site {
-            folder,
-            addr: ([127, 0, 0, 1], 0).into(),
-            admin: None,
-            pids: vec![pid],
-        };
         // The last line that it tells at its start.
-        let log = site.until(|log| log.contains("metrics    http://").then(|| log.to_owned()));
+        let log = self.until(|log| {
+            let last = log.split_once("admin      http://")?.1;
+            last.contains('\n').then(|| log.to_owned())
+        });
         let at = |word: &str| {
             let rest = &log[log.find(word)? + word.len()..];
             rest.split(['/', '\n']).next()?.parse().ok()
         };
-        site.addr = at("listening  http://").expect("an address");
-        site.until(|_| site.path("data/tollgate.pid").exists().then_some(()));
-        let log = site.log();
-        let rest = log.find("admin      http://").map(|at| &log[at + 18..]);
-        site.admin = rest.and_then(|rest| rest.split(['/', '\n']).next()?.parse().ok());
-        site
+        self.addr = at("listening  http://").expect("an address");
+        self.admin = at("admin      http://");
+        self.until(|_| self.path("data/tollgate.pid").exists().then_some(()));
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
