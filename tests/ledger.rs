@@ -184,6 +184,7 @@ impl Node {
                     settings,
                     db,
                     dir.path(),
+                    false,
                     seeds,
                     hand,
                     metrics.billing.clone(),

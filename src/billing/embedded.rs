@@ -13,9 +13,14 @@ use ahash::AHashMap;
 use applier::{Applier, BATCH, Job};
 use posting::Unsure;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::thread::sleep;
+use std::time::Duration;
 
 /// How often a sum that seems wrong under traffic is looked at again.
 const LOOKS: usize = 5;
+
+/// What dead processes have left is tried again after that.
+const RETRY: Duration = Duration::from_secs(1);
 
 type Applied = Box<dyn Fn(u64) + Send + Sync>;
 
@@ -99,6 +104,31 @@ impl Embedded {
         epoch: u64,
         charges: impl Iterator<Item = (u64, Charge)>,
     ) -> Result<u64, DbError> {
+        self.replay_by(epoch, charges, |_| false)
+    }
+
+    /// The same while requests are served: a disk that fails is tried again until the store is stopped.
+    ///
+    /// # Errors
+    /// [`DbError`]: it was stopped, or the mark could not be read.
+    pub fn adopt(
+        &self,
+        epoch: u64,
+        charges: impl Iterator<Item = (u64, Charge)>,
+    ) -> Result<u64, DbError> {
+        self.replay_by(epoch, charges, |error| {
+            log::error!("charges of a process that has ended cannot be written yet: {error}");
+            sleep(RETRY);
+            !self.applier.ended() && !self.books.db.is_given()
+        })
+    }
+
+    fn replay_by(
+        &self,
+        epoch: u64,
+        charges: impl Iterator<Item = (u64, Charge)>,
+        again: impl Fn(&DbError) -> bool,
+    ) -> Result<u64, DbError> {
         let mut last = self.books.db.mark(epoch)?;
         let mut applied = 0;
         let mut batch: Vec<(u64, Arc<Charge>)> = Vec::new();
@@ -111,7 +141,15 @@ impl Embedded {
                 batch.push((seq, Arc::new(charge)));
             }
             if batch.len() == BATCH || (ended && !batch.is_empty()) {
-                self.books.db.apply(epoch, &batch, self.books.calendar)?;
+                // Who compares memory with the disk does it before or after, and nobody makes an entry meanwhile.
+                let posting = &self.books.posting;
+                let _compared = posting.lock().unwrap_or_else(PoisonError::into_inner);
+                // The mark keeps what was written in an attempt that seemed to fail from being written twice.
+                while let Err(error) = self.books.db.apply(epoch, &batch, self.books.calendar) {
+                    if !again(&error) {
+                        return Err(error);
+                    }
+                }
                 applied += batch.len() as u64;
                 for (_, charge) in batch.drain(..) {
                     let wallet = self.books.wallet_or_new(&charge.held.account);
@@ -122,6 +160,29 @@ impl Embedded {
                 return Ok(applied);
             }
         }
+    }
+
+    /// Writes what is queued and closes the store, for a successor to open it. What requests cost from now on
+    /// waits in memory, and in the journal. Waits for the disk.
+    pub fn lend(&self) {
+        self.flush();
+        self.books.db.lend();
+    }
+
+    /// The successor has failed: what waited is written.
+    ///
+    /// # Errors
+    /// [`DbError`].
+    pub fn take_back(&self) -> Result<(), DbError> {
+        self.books.db.take_back()?;
+        // It may have opened accounts of its own configuration.
+        for (account, stored) in self.books.db.wallets()? {
+            let wallets = &self.books.wallets;
+            let mut wallets = wallets.write().unwrap_or_else(PoisonError::into_inner);
+            let wallet = || Arc::new(Mutex::new(stored));
+            wallets.entry(account).or_insert_with(wallet);
+        }
+        Ok(())
     }
 
     /// Opens an account with its first balance, unless it is open: whether it was opened now. `at` is

@@ -6,7 +6,8 @@
 use super::asking::Asking;
 use super::embedded::Embedded;
 use super::hold::Settle;
-use super::journal::{Journal, Left, Sink};
+use super::journal::{Journal, Sink};
+use super::leftovers::adopt;
 use super::money::Money;
 use super::nodes::Nodes;
 use super::period::Calendar;
@@ -78,23 +79,26 @@ pub struct Ledger {
 type Work = BoxFuture<'static, ()>;
 
 impl Ledger {
-    /// Balances of this node alone. First it takes over what a process before has left.
+    /// Balances of this node alone. First it takes over what a process before has left; of a `successor` in an upgrade
+    /// that comes when it serves, since the process before may yet get the store back.
     ///
     /// # Errors
     /// One line: the store or the journal cannot be used.
+    #[allow(clippy::too_many_arguments)] // What it is made of; nothing of it belongs together more than the rest.
     pub async fn embedded(
         settings: Settings,
         db: Arc<Db>,
         dir: &Path,
+        successor: bool,
         seeds: Arc<Seeds>,
         clock: Clock,
         metrics: Arc<BillingMetrics>,
         mut stopped: watch::Receiver<bool>,
     ) -> Result<(Arc<Ledger>, Work), String> {
         // Each store has a directory of its own: it has applied its own charges, and no others.
-        let (journal, left) = Journal::open(&dir.join("journal"))?;
+        let (journal, mut left) = Journal::open(&dir.join("journal"))?;
         let embedded = Embedded::open(db.clone(), settings.calendar)?;
-        for one in &left {
+        for one in left.drain(if successor { 0..0 } else { 0..left.len() }) {
             let mut charges = one.charges(0);
             let replayed = embedded.replay(one.epoch(), charges.by_ref());
             let replayed = replayed.map_err(|error| error.to_string())?;
@@ -104,13 +108,8 @@ impl Ledger {
             metrics.replayed.inc_by(replayed);
             one.applied();
         }
-        // Other epochs have no files any more.
-        let kept: Vec<u64> = left
-            .iter()
-            .map(Left::epoch)
-            .chain([journal.epoch()])
-            .collect();
-        let forgotten = db.forget_marks(&kept);
+        // Other epochs have no files any more. Those of living processes have, and are charged when these have ended.
+        let forgotten = db.forget_marks(&journal.epochs()?);
         forgotten.map_err(|error| error.to_string())?;
         journal.attach(Arc::new(Applying {
             embedded: embedded.clone(),
@@ -129,13 +128,23 @@ impl Ledger {
         let books = Books::Embedded(embedded.clone());
         let ledger = Ledger::new(settings, books, journal.clone(), clock, seeds, metrics);
         let watched = ledger.clone();
+        let adopting = adopt(
+            embedded.clone(),
+            journal.clone(),
+            left,
+            ledger.metrics.clone(),
+        );
         let work = async move {
             let mut ticks = interval(LOOK);
-            loop {
-                tokio::select! {
-                    _ = ticks.tick() => watched.look(&journal),
-                    _ = stopped.changed() => break,
+            let looking = async {
+                loop {
+                    ticks.tick().await;
+                    watched.look(&journal);
                 }
+            };
+            tokio::select! {
+                ((), ()) = join(looking, adopting) => {}
+                _ = stopped.changed() => {}
             }
             // It waits for the disk.
             let _ = spawn_blocking(move || embedded.stop()).await;
@@ -177,6 +186,29 @@ impl Ledger {
             }
         };
         Ok((ledger, join(sending, looking).map(drop).boxed()))
+    }
+
+    /// Closes the embedded store, for a successor to open it: see [`Embedded::lend`].
+    pub async fn lend(&self) {
+        if let Books::Embedded(embedded) = &self.books {
+            let embedded = embedded.clone();
+            // It waits for the disk.
+            let _ = spawn_blocking(move || embedded.lend()).await;
+        }
+    }
+
+    /// Opens it again: the successor has failed.
+    ///
+    /// # Errors
+    /// One line. The store is tried again with everything that is asked of it.
+    pub async fn take_back(&self) -> Result<(), String> {
+        let Books::Embedded(embedded) = &self.books else {
+            return Ok(());
+        };
+        let embedded = embedded.clone();
+        let back = spawn_blocking(move || embedded.take_back()).await;
+        let back = back.map_err(|error| error.to_string())?;
+        back.map_err(|error| error.to_string())
     }
 
     /// Shows how the journal is.

@@ -1,26 +1,123 @@
-//! What dead processes have left in their journals, on its way to Redis.
+//! What dead processes have left in their journals, on its way to where balances are. Looked for at the start, and
+//! every now and then: after an upgrade the process before ends when its last stream has ended.
 
-use super::journal::Left;
+use super::embedded::Embedded;
+use super::journal::{Journal, Left};
 use super::nodes::{COMPARE, Nodes, PAUSE, REMEMBERED, SOME, Waiting, readable};
 use super::redis::{Applied, batches};
 use crate::billing::Charge;
+use crate::record::billing::BillingMetrics;
 use crate::store::link::Away;
 use ahash::AHashMap;
 use std::sync::Arc;
-use std::time::Instant;
-use tokio::task::yield_now;
-use tokio::time::sleep;
+use std::time::{Duration, Instant};
+use tokio::task::{spawn_blocking, yield_now};
+use tokio::time::{interval_at, sleep};
+
+/// How often journals are looked for whose processes have died.
+const ADOPT: Duration = Duration::from_secs(2);
+
+/// Looks for journals that nobody has any more.
+struct Finder {
+    journal: Arc<Journal>,
+    /// The same trouble is told of once.
+    told: Option<String>,
+}
+
+impl Finder {
+    fn new(journal: Arc<Journal>) -> Finder {
+        Finder {
+            journal,
+            told: None,
+        }
+    }
+
+    /// What was found. It waits for the disk.
+    fn look(&mut self) -> Vec<Left> {
+        let (found, failed) = self.journal.adopt();
+        if let Some(error) = failed.as_ref().filter(|_| failed != self.told) {
+            log::error!("what a process has left cannot be charged yet: {error}");
+        }
+        self.told = failed;
+        for one in &found {
+            log::info!(
+                "journal {:016x} of a process that has ended is charged; {} of its requests had no end",
+                one.epoch(),
+                one.opened()
+            );
+        }
+        found
+    }
+}
+
+/// Charges what processes have left that have died since the start, and `left` before.
+pub(super) async fn adopt(
+    embedded: Arc<Embedded>,
+    journal: Arc<Journal>,
+    mut left: Vec<Left>,
+    metrics: Arc<BillingMetrics>,
+) {
+    let mut finder = Finder::new(journal);
+    let mut ticks = interval_at((Instant::now() + ADOPT).into(), ADOPT);
+    loop {
+        ticks.tick().await;
+        let (embedded, metrics) = (embedded.clone(), metrics.clone());
+        let work = move || {
+            left.extend(finder.look());
+            left.retain(|one| !charged(&embedded, one, &metrics));
+            (finder, left)
+        };
+        match spawn_blocking(work).await {
+            Ok(back) => (finder, left) = back,
+            Err(error) => {
+                log::error!("what dead processes have left waits for the next start: {error}");
+                return;
+            }
+        }
+    }
+}
+
+/// Whether all of it is in the store.
+fn charged(embedded: &Embedded, left: &Left, metrics: &BillingMetrics) -> bool {
+    let mut charges = left.charges(0);
+    let Ok(replayed) = embedded.adopt(left.epoch(), charges.by_ref()) else {
+        return false;
+    };
+    metrics.replayed.inc_by(replayed);
+    let whole = readable(charges.error());
+    if whole {
+        left.applied();
+    }
+    whole
+}
 
 impl Nodes {
     /// Sends what dead processes have left, and sends it again when a failover may have lost it.
-    pub(super) async fn recover(self: Arc<Self>, left: Vec<Left>) {
+    pub(super) async fn recover(self: Arc<Self>, journal: Arc<Journal>, left: Vec<Left>) {
         let mut left: Vec<(Left, Option<Instant>)> =
             left.into_iter().map(|one| (one, None)).collect();
-        let (mut connection, mut replayed) = (0, Instant::now());
-        while !left.is_empty() {
+        let mut finder = Finder::new(journal);
+        let (mut connection, mut replayed, mut looked) = (0, Instant::now(), Instant::now());
+        loop {
             sleep(PAUSE).await;
+            let mut fresh = false;
+            if looked.elapsed() >= ADOPT {
+                let look = move || {
+                    let found = finder.look();
+                    (finder, found)
+                };
+                let Ok((back, found)) = spawn_blocking(look).await else {
+                    return;
+                };
+                fresh = !found.is_empty();
+                left.extend(found.into_iter().map(|one| (one, None)));
+                (finder, looked) = (back, Instant::now());
+            }
+            if left.is_empty() {
+                continue;
+            }
             let now = self.shared.link.connections();
-            let again = now != connection || replayed.elapsed() >= COMPARE;
+            let again = fresh || now != connection || replayed.elapsed() >= COMPARE;
             if !self.shared.link.up() || !again {
                 continue;
             }

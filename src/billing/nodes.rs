@@ -108,7 +108,7 @@ impl Nodes {
     ) {
         let mut tasks = JoinSet::new();
         tasks.spawn(self.clone().keep(journal.clone(), stopped.clone()));
-        tasks.spawn(self.clone().recover(left));
+        tasks.spawn(self.clone().recover(journal.clone(), left));
         let mut sending = JoinSet::new();
         loop {
             tokio::select! {

@@ -8,10 +8,12 @@ mod ledger;
 mod logging;
 mod models;
 mod packages;
+mod process;
 mod quick;
 mod schema;
 mod serve;
 mod table;
+mod upgrade;
 mod usage;
 
 use crate::config::{Config, load};
@@ -21,6 +23,7 @@ use serde_json::Value;
 use std::fmt::Display;
 use std::io::{ErrorKind, Write, stdout};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Edge proxy in front of model providers.
 #[derive(Debug, Parser)]
@@ -38,6 +41,19 @@ enum Verb {
         /// every model of that provider is served on 127.0.0.1:8080.
         #[arg(long, short, value_name = "FILE")]
         config: Option<PathBuf>,
+    },
+    /// Replace a gateway that serves by what is at its path now, without closing a connection. Exit 0 when the new
+    /// process serves, 1 if it does not: then the old one serves on.
+    Upgrade {
+        /// Configuration file.
+        #[arg(long, short, value_name = "FILE")]
+        config: PathBuf,
+        /// The process, where it is not the one of store.path.
+        #[arg(long)]
+        pid: Option<u32>,
+        /// How long the new process may take until it serves: `30s`, `5m`.
+        #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+        timeout: Duration,
     },
     /// Check a configuration: exit 0 if it is valid, 1 if not; all errors at once.
     Check {
@@ -125,6 +141,11 @@ impl From<Value> for Output {
 pub fn run(cli: Cli) -> Result<(), String> {
     match cli.verb {
         Verb::Serve { config } => serve::run(config.as_deref()),
+        Verb::Upgrade {
+            config,
+            pid,
+            timeout,
+        } => upgrade::run(&config, pid, timeout),
         Verb::Check { config, against } => check::run(&config, against.as_deref()),
         Verb::Schema => schema::run(),
         Verb::Keys { access, verb } => say(keys::run(&verb, &access.api()?, access.json)?),
@@ -156,6 +177,12 @@ fn say(output: Output) -> Result<(), String> {
         Some(failure) => Err(failure),
         None => Ok(()),
     }
+}
+
+/// A time as the configuration has it.
+fn duration(text: &str) -> Result<Duration, String> {
+    let span: jiff::SignedDuration = text.parse().map_err(|_| "give it as `30s` or `5m`")?;
+    Duration::try_from(span).map_err(|_| "a time cannot be below nothing".into())
 }
 
 fn read(path: &Path) -> Result<Config, String> {

@@ -1,20 +1,21 @@
 //! `tollgate serve`.
 
+use super::process::{Answer, PidFile, Request, WITHIN};
 use super::{environment, logging, quick};
 use crate::config::{Config, read};
-use crate::server::{Listening, Reloader, Running, Source, start};
+use crate::server::handover::{Launch, Predecessor};
+use crate::server::{Listening, Reloader, Running, Source, notify, start_after};
 use std::io::{Write, stderr, stdout};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::pin::pin;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio::time::{interval, timeout};
 
-/// Requests in flight may end within this time after SIGTERM.
-const GRACE: Duration = Duration::from_secs(30);
-
-/// After SIGTERM readiness fails so long before the listeners close: load balancers commonly ask
-/// every second.
-const NOTICE: Duration = Duration::from_secs(2);
+/// After an upgrade the process before may go on with its requests at least so long: nobody waits for its end.
+const AFTER_UPGRADE: Duration = Duration::from_secs(15 * 60);
 
 /// Serves until a signal.
 pub fn run(path: Option<&Path>) -> Result<(), String> {
@@ -34,6 +35,8 @@ pub fn run(path: Option<&Path>) -> Result<(), String> {
             config.dormant.join(", ")
         );
     }
+    // Before anyone can put something else at its path.
+    let launch = Launch::of_this_process();
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = config.threads {
         builder.worker_threads(threads);
@@ -42,41 +45,138 @@ pub fn run(path: Option<&Path>) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start threads: {error}"))?;
-    let result = runtime.block_on(serve(&config, source));
+    let result = runtime.block_on(serve(&config, source, launch));
     // Drops what is left of the connections, and with the last of them closes the access log.
     runtime.shutdown_timeout(Duration::from_secs(5));
     result
 }
 
-async fn serve(config: &Config, source: Option<Source>) -> Result<(), String> {
+async fn serve(
+    config: &Config,
+    source: Option<Source>,
+    launch: Result<Launch, String>,
+) -> Result<(), String> {
     // Without a file to read again, SIGHUP means what it means to all programs: the terminal is gone.
     let hangup = match &source {
         Some(_) => Some(signal(SignalKind::hangup()).map_err(|error| error.to_string())?),
         None => None,
     };
     // Before anyone is told that there is something to stop.
-    let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-    let running = start(config, stdout(), source).await?;
+    let mut signals = Signals::new().map_err(|error| error.to_string())?;
+    let predecessor = Predecessor::of_this_process()?;
+    let before = predecessor.as_ref().map(|before| before.pid);
+    let from_file = source.is_some();
+    let mut running = start_after(config, stdout(), source, predecessor).await?;
     if let Some(hangup) = hangup {
         tokio::spawn(reload_on(hangup, running.reloader.clone()));
     }
+    let store = &config.store.path;
+    // What serves without a file has nothing to be upgraded by.
+    let mut pid_file = from_file.then(|| PidFile::write(store, before));
     announce(config, &running);
-    let notice = tokio::select! {
-        _ = terminate.recv() => NOTICE,
-        // A person at the keyboard waits for no load balancer.
-        _ = interrupt.recv() => Duration::ZERO,
-    };
-    log::info!("stopping; {} requests in flight", running.active());
-    let end = async {
-        running.announce_end(notice).await;
-        running.shutdown(GRACE).await;
+    notify::ready();
+    let watchdog = watchdog(before.is_some());
+    running.tell_predecessor().await?;
+    loop {
+        let lame_duck = match signals.next().await {
+            Asked::Terminate => running.config().shutdown.lame_duck,
+            // A person at the keyboard waits for no load balancer.
+            Asked::Interrupt => Duration::ZERO,
+            Asked::Upgrade => {
+                let answer = upgrade(&running, store, &launch, &mut signals).await;
+                let request = Request::of(store, std::process::id());
+                match answer {
+                    Ok(pid) => {
+                        log::info!("process {pid} serves; this one ends when its requests have");
+                        notify::main_pid(pid);
+                        // Whether the successor is alive is its own to say.
+                        drop(watchdog);
+                        request.answer(&Answer::Serves(pid));
+                        return outlive(running, config, &mut signals).await;
+                    }
+                    Err(why) => {
+                        log::error!("no successor serves: {why}; this process serves on");
+                        pid_file.iter_mut().for_each(PidFile::rewrite);
+                        request.answer(&Answer::Failed(why));
+                    }
+                }
+                continue;
+            }
+        };
+        notify::stopping();
+        log::info!("stopping; {} requests in flight", running.active());
+        let end = async {
+            running.announce_end(lame_duck).await;
+            let grace = running.config().shutdown.grace;
+            running.shutdown(grace).await;
+        };
+        tokio::select! {
+            () = end => {}
+            // A second signal: at once.
+            () = signals.end() => {}
+        }
+        return Ok(());
+    }
+}
+
+/// Starts a successor; gives its process id when it serves.
+async fn upgrade(
+    running: &Running,
+    store: &Path,
+    launch: &Result<Launch, String>,
+    signals: &mut Signals,
+) -> Result<u32, String> {
+    let launch = launch.as_ref().map_err(String::clone)?;
+    if let Some(why) = irreplaceable() {
+        return Err(why.into());
+    }
+    let within = Request::of(store, std::process::id()).within();
+    let mut ended = None;
+    let cancelled = async { ended = Some(signals.ends().await) };
+    let handed = running.hand_over(launch, within.unwrap_or(WITHIN), cancelled);
+    let handed = handed.await;
+    signals.asked = ended;
+    handed
+}
+
+/// Why this process must not end in favour of another, if it must not.
+fn irreplaceable() -> Option<&'static str> {
+    if std::process::id() == 1 {
+        return Some(
+            "this is process 1 of its container, which would end with it: replace the container",
+        );
+    }
+    let main = std::env::var("SYSTEMD_EXEC_PID").ok();
+    let main = main.and_then(|pid| pid.parse::<u32>().ok()) == Some(std::process::id());
+    (main && std::env::var_os("NOTIFY_SOCKET").is_none()).then_some(
+        "systemd would end the service with this process: its unit needs Type=notify and NotifyAccess=all",
+    )
+}
+
+/// The successor serves: what is in flight here goes on to its end, and connections are closed when they are idle.
+async fn outlive(running: Running, config: &Config, signals: &mut Signals) -> Result<(), String> {
+    let longest = running.config().shutdown.grace.max(AFTER_UPGRADE);
+    let grace = {
+        let mut quiet = pin!(timeout(longest, running.quiet()));
+        loop {
+            let asked = tokio::select! {
+                _ = &mut quiet => break Duration::ZERO,
+                asked = signals.next() => asked,
+            };
+            match asked {
+                Asked::Upgrade => {
+                    let request = Request::of(&config.store.path, std::process::id());
+                    let why = "it has a successor already, and ends";
+                    request.answer(&Answer::Failed(why.into()));
+                }
+                // The successor is told as well.
+                Asked::Terminate | Asked::Interrupt => break running.config().shutdown.grace,
+            }
+        }
     };
     tokio::select! {
-        () = end => {}
-        // A second signal: at once.
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+        () = running.shutdown(grace) => {}
+        () = signals.end() => {}
     }
     Ok(())
 }
@@ -84,7 +184,80 @@ async fn serve(config: &Config, source: Option<Source>) -> Result<(), String> {
 /// Reads the configuration again with every signal. The log tells what came of it.
 async fn reload_on(mut hangup: Signal, reloader: Reloader) {
     while hangup.recv().await.is_some() {
+        notify::reloading();
         let _ = reloader.reload().await;
+        notify::ready();
+    }
+}
+
+/// Tells the service manager that the runtime is alive, if it wants to hear it, until this is dropped.
+fn watchdog(inherited: bool) -> Option<Watchdog> {
+    let period = notify::watchdog(inherited)?;
+    Some(Watchdog(tokio::spawn(async move {
+        let mut ticks = interval(period / 2);
+        loop {
+            ticks.tick().await;
+            notify::alive();
+        }
+    })))
+}
+
+struct Watchdog(JoinHandle<()>);
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What somebody wants of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Terminate,
+    Interrupt,
+    Upgrade,
+}
+
+/// The signals that are listened to.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    upgrade: Signal,
+    /// One that came while something else was under way.
+    asked: Option<Asked>,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            upgrade: signal(SignalKind::user_defined2())?,
+            asked: None,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        if let Some(asked) = self.asked.take() {
+            return asked;
+        }
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Terminate,
+            _ = self.interrupt.recv() => Asked::Interrupt,
+            _ = self.upgrade.recv() => Asked::Upgrade,
+        }
+    }
+
+    /// The next one that asks for the end.
+    async fn ends(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Terminate,
+            _ = self.interrupt.recv() => Asked::Interrupt,
+        }
+    }
+
+    async fn end(&mut self) {
+        self.ends().await;
     }
 }
 

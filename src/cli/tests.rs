@@ -31,7 +31,8 @@ fn running() -> Running {
     let (keep, never) = watch::channel(false);
     let (address, _) = {
         let _inside = runtime.enter();
-        serve(([127, 0, 0, 1], 0).into(), Door::open(admin), never).unwrap()
+        let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0)));
+        serve(listener.unwrap(), Door::open(admin), never).unwrap()
     };
     Running {
         url: format!("http://{address}"),

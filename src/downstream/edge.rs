@@ -1,6 +1,7 @@
 //! [`Edge`]: what Pingora's connection loop calls with each request; it wraps the session and hands it
 //! to the proxy.
 
+use super::ending::Ending;
 use super::header_clock::HeaderClock;
 use super::idle::{AT_REST, Idle};
 use super::session::{Downstream, Wire};
@@ -23,11 +24,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// An idle connection is kept this long: above the 60 s of common load balancers, so that it is
 /// they who close, and no request is lost to a race.
 const KEEPALIVE: Duration = Duration::from_secs(75);
+/// Once the listeners are closed, so long still: time for a request that was on its way.
+const KEEPALIVE_AT_END: Duration = Duration::from_secs(5);
 /// A client that does not open its window for a stream of HTTP/2 is let go after this; the
 /// connection below has a limit of its own.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -54,18 +57,20 @@ pub struct Edge<P> {
     malformed: Malformed,
     options: HttpServerOptions,
     idle: Arc<Idle>,
+    ending: Arc<Ending>,
     /// Requests are refused, since there are too many connections.
     overflow: bool,
 }
 
 impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
     /// Serves `proxy`; request headers above `header_limit` are a fault. Connections without a request are
-    /// among the `idle`.
+    /// among the `idle`. `ending` tells sessions of the end.
     pub fn new(
         proxy: Arc<P>,
         header_limit: HeaderLimit,
         malformed: Malformed,
         idle: Arc<Idle>,
+        ending: Arc<Ending>,
     ) -> Arc<Edge<P>> {
         let mut options = HttpServerOptions::default();
         options.h2_idle_timeout = Some(KEEPALIVE);
@@ -75,6 +80,7 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
             malformed,
             options,
             idle,
+            ending,
             overflow: false,
         })
     }
@@ -89,6 +95,7 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
             malformed: self.malformed.clone(),
             options,
             idle: self.idle.clone(),
+            ending: self.ending.clone(),
             overflow: true,
         })
     }
@@ -103,7 +110,9 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
         let served = self
             .proxy
             .process_new_http(ServerSession::new_custom(session), shutdown);
-        CURRENT.scope(exchange.clone(), served).await;
+        let place = Arc::as_ptr(&exchange).addr() / size_of::<Exchange>();
+        let served = CURRENT.scope(exchange.clone(), served);
+        self.ending.waking(place, served).await;
         exchange.state().finished.take()
     }
 
@@ -114,7 +123,7 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         HeaderClock::expect();
-        let read = self.next_request(&mut wire).await;
+        let read = self.next_request(&mut wire, shutdown).await;
         HeaderClock::done();
         match read? {
             Ok(Some(_)) => {}
@@ -139,7 +148,7 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
             // be believed.
             wire.set_server_keepalive(None);
         }
-        let exchange = Exchange::new(peer(wire.digest()), fault);
+        let exchange = Exchange::new(peer(wire.digest()), fault, self.ending.clone());
         let Some(Wire::H1(mut wire)) = self.proxy(Wire::H1(wire), exchange, shutdown).await else {
             return None;
         };
@@ -152,24 +161,35 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
         Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
     }
 
-    /// Reads the next header; `None` if it does not come while the connection is kept.
-    async fn next_request(&self, wire: &mut H1) -> Option<Result<Option<usize>>> {
-        let mut read = pin!(wire.read_request());
-        if let Ok(read) = timeout(AT_REST, &mut read).await {
+    /// Reads the header of the next request; `None` if it does not come while the connection is kept: less long when the
+    /// process ends, or when there is need of room.
+    async fn next_request(
+        &self,
+        wire: &mut H1,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Result<Option<usize>>> {
+        let mut request = pin!(wire.read_request());
+        // Most come soon, and pay for nothing but this timer.
+        if let Ok(read) = timeout(AT_REST, &mut request).await {
             return Some(read);
         }
-        let left = KEEPALIVE.saturating_sub(AT_REST);
-        let waited = async {
-            tokio::select! {
-                biased;
-                read = &mut read => Some(read),
-                () = self.idle.released() => None,
-            }
+        let mut closing = shutdown.clone();
+        let closes = async {
+            // Without a sender everything has ended already.
+            let _ = closing.wait_for(|closing| *closing).await;
+            sleep(KEEPALIVE_AT_END).await;
         };
-        match timeout(left, waited).await.ok()? {
-            // It was to go, but is not idle any more.
-            None if HeaderClock::begun() => timeout(left, read).await.ok(),
-            read => read,
+        tokio::select! {
+            biased;
+            read = &mut request => return Some(read),
+            () = closes => {}
+            () = self.idle.released() => {}
+            () = sleep(KEEPALIVE.saturating_sub(AT_REST)) => {}
+        }
+        // One that has begun to come has its own deadline.
+        match HeaderClock::is_running() {
+            true => Some(request.await),
+            false => None,
         }
     }
 
@@ -310,7 +330,8 @@ impl<P: HttpServerApp + Send + Sync + 'static> HttpServerApp for Edge<P> {
                 let fault = self.excess(size, header);
                 wire.set_write_timeout(Some(WRITE_TIMEOUT));
                 wire.set_total_drain_timeout(Some(LINGER));
-                let exchange = Exchange::new(wire.digest().and_then(peer), fault);
+                let peer = wire.digest().and_then(peer);
+                let exchange = Exchange::new(peer, fault, self.ending.clone());
                 let wire = Wire::H2(Box::new(wire));
                 if let Some(Wire::H2(wire)) = self.proxy(wire, exchange, shutdown).await {
                     drain(wire).await;

@@ -33,8 +33,8 @@ impl HeaderClock {
         Self::set(OFF);
     }
 
-    /// Whether a header is under way on this task's connection.
-    pub(super) fn begun() -> bool {
+    /// Whether a header of this task's connection has begun and is not whole.
+    pub(super) fn is_running() -> bool {
         CURRENT.try_with(|clock| clock.runs()).unwrap_or(false)
     }
 

@@ -8,12 +8,14 @@
 //! - while the upstream is silent, the wait is timed: keepalives go to the client, and the
 //!   first-byte and idle limits end it. One timer serves all of it, and data does not touch it;
 //! - a body of which the beginning was looked at goes on from that beginning;
-//! - an answer may be read to its end after its client has left ([`Exchange::set_drain`]).
+//! - an answer may be read to its end after its client has left ([`Exchange::set_drain`]);
+//! - what still runs when the process has to end is ended in good form ([`ending::Ending`]).
 //!
 //! The proxy's context and the session meet in an [`Exchange`], handed over through a task-local,
 //! since Pingora builds both out of each other's reach.
 
 pub mod edge;
+pub mod ending;
 pub mod header_clock;
 pub mod idle;
 pub mod session;
@@ -22,6 +24,7 @@ pub mod unread;
 
 use crate::limit::overload::Claim;
 use bytes::Bytes;
+use ending::Ending;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,6 +49,7 @@ pub struct Exchange {
     last: AtomicBool,
     drain: AtomicBool,
     left: AtomicBool,
+    ending: Arc<Ending>,
     state: Mutex<State>,
 }
 
@@ -96,7 +100,7 @@ struct Held {
 }
 
 impl Exchange {
-    fn new(peer: Option<SocketAddr>, fault: Option<Fault>) -> Arc<Exchange> {
+    fn new(peer: Option<SocketAddr>, fault: Option<Fault>, ending: Arc<Ending>) -> Arc<Exchange> {
         Arc::new(Exchange {
             peer,
             fault,
@@ -105,6 +109,7 @@ impl Exchange {
             last: AtomicBool::new(false),
             drain: AtomicBool::new(false),
             left: AtomicBool::new(false),
+            ending,
             state: Mutex::default(),
         })
     }
@@ -160,6 +165,11 @@ impl Exchange {
     pub fn set_keepalive(&self, words: Option<Bytes>) {
         self.state().keepalive = words;
         self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether the connection ends with this exchange.
+    fn is_last(&self) -> bool {
+        self.last.load(Ordering::Relaxed) || self.ending.is_closing()
     }
 
     /// Lets the connection end with this exchange; to be said before the answer's header goes out.

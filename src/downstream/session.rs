@@ -31,6 +31,9 @@ pub const STALLED: ErrorType = ErrorType::Custom("Stalled");
 /// The answer has not come to its end in time.
 pub const OVERDUE: ErrorType = ErrorType::Custom("Overdue");
 
+/// The process has to end, and the answer was not whole.
+pub const CUT: ErrorType = ErrorType::Custom("Cut");
+
 /// A client may be silent so long in the middle of its body.
 pub const BODY_SILENCE: Duration = Duration::from_secs(30);
 /// All waits for a body together may be as long as one silence, and a second longer for each so many
@@ -215,6 +218,10 @@ impl Downstream {
         self.mend().await?;
         if let Some(Wire::H1(wire)) = &mut self.wire {
             wire.set_close_on_response_before_downstream_finish(true);
+            if self.exchange.ending.is_closing() && tasks.iter().any(|task| begins(task).is_some())
+            {
+                wire.set_server_keepalive(None);
+            }
         }
         let Some(until) = self.until else {
             return on_wire!(self, wire => wire.response_duplex_vec(tasks).await);
@@ -352,6 +359,14 @@ impl Session for Downstream {
         let until = began + self.body_patience();
         let until = end.map_or(until, |end| end.min(until));
         let read = async { on_wire!(self, wire => wire.read_body_bytes().await) };
+        let ending = self.exchange.ending.clone();
+        let read = async {
+            tokio::select! {
+                biased;
+                chunk = read => chunk,
+                () = ending.cuts() => Error::e_explain(CUT, "the client's body"),
+            }
+        };
         let chunk = match timeout_at(until, read).await {
             Ok(chunk) => chunk,
             Err(_) => Error::e_explain(ErrorType::ReadTimedout, "the client's body"),
@@ -388,7 +403,7 @@ impl Session for Downstream {
                 // connection its keep-alive.
                 let interim = header.status.is_informational();
                 wire.set_close_on_response_before_downstream_finish(!interim);
-                if self.exchange.last.load(Ordering::Relaxed) {
+                if self.exchange.is_last() {
                     wire.set_server_keepalive(None);
                 }
                 wire.write_response_header(header).await?;
@@ -618,7 +633,12 @@ impl Session for Downstream {
                 }
             }
             let absent = self.absent;
-            let Downstream { wire, timer, .. } = self;
+            let Downstream {
+                wire,
+                timer,
+                exchange,
+                ..
+            } = self;
             let leaves = async {
                 match wire {
                     _ if absent => pending().await,
@@ -635,6 +655,7 @@ impl Session for Downstream {
             };
             tokio::select! {
                 biased;
+                () = exchange.ending.cuts() => return Error::e_explain(CUT, "the process ends"),
                 event = leaves => match event {
                     Err(error) => self.left(error)?,
                     more => return more,

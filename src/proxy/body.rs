@@ -1,8 +1,9 @@
 //! The client's body: its length, its pieces, all of it.
 
+use super::failure::ending;
 use super::overload;
 use super::request::Refusal;
-use crate::downstream::session::BODY_SILENCE;
+use crate::downstream::session::{BODY_SILENCE, CUT};
 use crate::limit::overload::Claim;
 use crate::rejection::{Code, Rejection};
 use bytes::{Bytes, BytesMut};
@@ -59,6 +60,9 @@ pub async fn next_chunk(session: &mut Session) -> Result<Option<Bytes>, Refusal>
     session.read_request_body().await.map_err(|error| {
         if *error.etype() == ErrorType::ReadTimedout {
             return body_overdue().into();
+        }
+        if *error.etype() == CUT {
+            return ending().into();
         }
         if error.etype().as_str() == "InvalidChunk" {
             let message = "The chunked body is malformed.";

@@ -7,7 +7,7 @@ use super::overload;
 use super::respond::{reject, terminal_event};
 use super::response::{broke_off, cut_short};
 use super::snapshot::Gateway;
-use crate::downstream::session::{FIRST_BYTE_OVERDUE, OVERDUE, STALLED};
+use crate::downstream::session::{CUT, FIRST_BYTE_OVERDUE, OVERDUE, STALLED};
 use crate::limit::overload::out_of_descriptors;
 use crate::meter::{Form, Meter};
 use crate::record::event::Outcome;
@@ -111,6 +111,9 @@ fn rejection(error: &Error, ctx: &Context) -> Option<Rejection> {
             format!("{provider} did not come to the end of its answer in time. Ask for less."),
         ));
     }
+    if *etype == CUT {
+        return Some(ending());
+    }
     if exhausted(error) {
         return Some(overload::no_descriptor());
     }
@@ -148,6 +151,14 @@ fn rejection(error: &Error, ctx: &Context) -> Option<Rejection> {
 pub fn exhausted(error: &Error) -> bool {
     let cause = error.root_cause().downcast_ref::<std::io::Error>();
     cause.is_some_and(out_of_descriptors)
+}
+
+/// The refusal of a request that the process did not live to answer.
+pub fn ending() -> Rejection {
+    Rejection::new(
+        Code::TemporarilyUnavailable,
+        "The gateway is shutting down, and could not wait for the end of the answer. Try again.",
+    )
 }
 
 /// Says it to the operator: once, with the cause, without anything that a client or provider wrote.
@@ -194,7 +205,7 @@ async fn end_stream(
     meter.discard_partial();
     gateway.metrics.broken_streams.inc();
     let (form, events) = (meter.form(), meter.events());
-    let rejection = if [STALLED, OVERDUE].contains(error.etype()) {
+    let rejection = if [STALLED, OVERDUE, CUT].contains(error.etype()) {
         rejection
     } else {
         cut_short()

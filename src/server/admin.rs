@@ -15,6 +15,7 @@ use pingora::protocols::http::ServerSession;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -47,18 +48,17 @@ impl ServeHttp for Current {
     }
 }
 
-/// Serves the admin API until the shutdown; gives the address that was taken.
+/// Serves the admin API until the shutdown; gives its address.
 ///
 /// # Errors
-/// The address cannot be bound.
+/// The system does not say where the listener is.
 pub(crate) fn serve(
-    bind: SocketAddr,
+    listener: TcpListener,
     door: Door<Current>,
     shutdown: watch::Receiver<bool>,
 ) -> Result<(SocketAddr, JoinHandle<()>), String> {
-    let socket = super::bound(bind, "admin")?;
-    let address = super::local_address(&socket)?;
-    let task = tokio::spawn(super::listen::serve(socket, None, door, shutdown));
+    let address = super::local_address(&listener)?;
+    let task = tokio::spawn(super::listen::serve(listener, None, door, shutdown));
     Ok((address, task))
 }
 
@@ -246,7 +246,10 @@ keys:
         let (settings, backends) = crate::admin::fake_tests::parts(Arc::default());
         let admin = Arc::new(Current::new(settings, backends));
         let (_keep, never) = watch::channel(false);
-        let (address, _) = serve(([127, 0, 0, 1], 0).into(), Door::open(admin), never).unwrap();
+        let socket = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .unwrap();
+        let (address, _) = serve(socket, Door::open(admin), never).unwrap();
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         let mut all = String::new();
         for (request, end) in requests {

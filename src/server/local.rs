@@ -80,7 +80,7 @@ impl DemoStand {
         if wanted && self.access.is_none() {
             let key = generate("demo-").map_err(|error| format!("no randomness: {error}"))?;
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-            let listener = super::bound(address, "the demo provider")?;
+            let listener = super::bind(address, "the demo provider")?;
             let address = super::local_address(&listener)?;
             let app = Arc::new(Demo::new(key.clone()));
             let shutdown = self.shutdown.clone();

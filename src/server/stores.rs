@@ -19,10 +19,10 @@ use crate::store::db::{Db, FILE};
 use crate::store::link::{Link, Settings};
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 
 /// All of it, at work.
 pub(super) struct Stores {
@@ -36,8 +36,49 @@ pub(super) struct Stores {
     pub(super) link: Option<Arc<Link>>,
     /// Ends when the last ended request was told of, after `finished` became true.
     pub(super) ended: JoinHandle<()>,
+    /// The embedded store, for a successor.
+    pub(super) kept: Kept,
     /// Ends when the embedded store is closed.
     pub(super) closed: Option<JoinHandle<()>>,
+}
+
+/// The embedded store, as far as there is one, to be handed over. It keeps nothing open.
+pub(super) struct Kept {
+    db: Weak<Db>,
+    ledger: Weak<Ledger>,
+}
+
+impl Kept {
+    /// Closes it, for a successor to open.
+    pub(super) async fn lend(&self) {
+        if let Some(ledger) = self.ledger.upgrade() {
+            ledger.lend().await;
+        }
+        if let Some(db) = self.db.upgrade() {
+            // It waits for the disk. Lent already, it is lent.
+            let _ = spawn_blocking(move || db.lend()).await;
+        }
+    }
+
+    /// Opens it again.
+    pub(super) async fn take_back(&self) -> Result<(), String> {
+        if let Some(db) = self.db.upgrade() {
+            let back = spawn_blocking(move || db.take_back()).await;
+            let back = back.map_err(|error| error.to_string())?;
+            back.map_err(|error| error.to_string())?;
+        }
+        match self.ledger.upgrade() {
+            Some(ledger) => ledger.take_back().await,
+            None => Ok(()),
+        }
+    }
+
+    /// The successor has it for good.
+    pub(super) fn give(&self) {
+        if let Some(db) = self.db.upgrade() {
+            db.give();
+        }
+    }
 }
 
 /// Starts it. A Redis that is not there does not keep the gateway from starting: `store.on_failure` holds until it is.
@@ -45,6 +86,7 @@ pub(super) async fn start(
     config: &Config,
     metrics: &Metrics,
     roster: &Arc<Roster>,
+    successor: bool,
     finished: watch::Receiver<bool>,
 ) -> Result<Stores, String> {
     let clock = Clock::system();
@@ -59,6 +101,7 @@ pub(super) async fn start(
         None if served || kept => Some(Arc::new(Db::open(&config.store.path)?)),
         _ => None,
     };
+    let shared = db.as_ref().map_or_else(Weak::new, Arc::downgrade);
     let closed = db.as_ref().map(|db| tokio::spawn(db.closed()));
     let mut tasks = JoinSet::new();
     let limiter = match &link {
@@ -95,6 +138,7 @@ pub(super) async fn start(
                 charging(config),
                 db,
                 &config.store.path,
+                successor,
                 seeds(config, &clock),
                 clock,
                 metrics.billing.clone(),
@@ -116,12 +160,17 @@ pub(super) async fn start(
             let _ = supervisor.await;
         }
     });
+    let kept = Kept {
+        db: shared,
+        ledger: ledger.as_ref().map_or_else(Weak::new, Arc::downgrade),
+    };
     Ok(Stores {
         limiter,
         ledger,
         registry,
         link,
         ended,
+        kept,
         closed,
     })
 }

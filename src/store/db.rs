@@ -20,7 +20,8 @@ use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Condvar, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// The file's name below `store.path`.
@@ -29,6 +30,8 @@ pub const FILE: &str = "tollgate.redb";
 const SCHEMA: u64 = 1;
 /// The default of redb is 1 GiB.
 const CACHE: usize = 32 * 1024 * 1024;
+/// Who asks while a successor opens the file waits so long for it to come back.
+const LOAN: Duration = Duration::from_secs(5);
 
 type Bytes = &'static [u8];
 /// What the file says of itself: `schema`.
@@ -107,6 +110,16 @@ from_redb!(
     DatabaseError
 );
 
+/// Whose the file is while an upgrade is under way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Ours,
+    /// A successor opens it, and may fail.
+    Lent,
+    /// The successor's.
+    Given,
+}
+
 /// The embedded store.
 pub struct Db {
     file: PathBuf,
@@ -114,6 +127,8 @@ pub struct Db {
     /// `None` after an error that made the open file useless: a full disk is such a one, and it may
     /// be emptied again.
     open: RwLock<Option<Database>>,
+    whose: Mutex<Whose>,
+    decided: Condvar,
     /// The last to be dropped: whoever waits for it finds the file closed.
     end: watch::Sender<()>,
 }
@@ -145,6 +160,8 @@ impl Db {
             file,
             clock,
             open: RwLock::new(Some(database)),
+            whose: Mutex::new(Whose::Ours),
+            decided: Condvar::new(),
             end: watch::Sender::new(()),
         })
     }
@@ -162,6 +179,7 @@ impl Db {
 
     /// Runs `work` on the open file; opens it again first where an error has closed it.
     fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, DbError>) -> Result<T, DbError> {
+        self.ours()?;
         self.reopen()?;
         let found = {
             let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
@@ -196,10 +214,54 @@ impl Db {
             return Ok(());
         }
         let mut database = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        if *self.whose() != Whose::Ours {
+            return Err(elsewhere());
+        }
         if database.is_none() {
             *database = Some(guarded(|| open(&self.file))?);
         }
         Ok(())
+    }
+
+    /// Closes the file for a successor to open. Who asks meanwhile waits a while for what comes of it.
+    pub fn lend(&self) {
+        *self.whose() = Whose::Lent;
+        self.close();
+    }
+
+    /// The successor has failed.
+    ///
+    /// # Errors
+    /// [`DbError`]: the file could not be opened; the next call tries again.
+    pub fn take_back(&self) -> Result<(), DbError> {
+        *self.whose() = Whose::Ours;
+        self.decided.notify_all();
+        self.reopen()
+    }
+
+    /// The successor has it for good: whatever is asked from now on fails.
+    pub fn give(&self) {
+        *self.whose() = Whose::Given;
+        self.decided.notify_all();
+    }
+
+    /// Whether a successor has it for good.
+    pub fn is_given(&self) -> bool {
+        *self.whose() == Whose::Given
+    }
+
+    fn whose(&self) -> std::sync::MutexGuard<'_, Whose> {
+        self.whose.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ours(&self) -> Result<(), DbError> {
+        let lent = |whose: &mut Whose| *whose == Whose::Lent;
+        let waited = self.decided.wait_timeout_while(self.whose(), LOAN, lent);
+        let (whose, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        match *whose {
+            Whose::Ours => Ok(()),
+            Whose::Lent | Whose::Given => Err(elsewhere()),
+        }
     }
 
     /// One transaction: all of it is on the disk when this returns, or nothing if `work` refuses.
@@ -234,6 +296,13 @@ impl Db {
 impl Drop for Db {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+fn elsewhere() -> DbError {
+    DbError {
+        words: "handed over to the process that was started by the upgrade".into(),
+        broken: false,
     }
 }
 

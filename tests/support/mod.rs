@@ -15,4 +15,5 @@ pub mod provider;
 pub mod redis;
 pub mod refusal;
 pub mod served;
+pub mod site;
 pub mod tls;

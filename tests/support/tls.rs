@@ -177,6 +177,13 @@ impl H2 {
         self.sender.send_request(request, end).expect("a stream")
     }
 
+    /// Whether another stream may be opened.
+    pub async fn is_open(&mut self) -> bool {
+        std::future::poll_fn(|cx| self.sender.poll_ready(cx))
+            .await
+            .is_ok()
+    }
+
     /// A whole exchange.
     pub async fn request(
         &mut self,

@@ -101,7 +101,7 @@ impl Applier {
         }
     }
 
-    fn ended(&self) -> bool {
+    pub(super) fn ended(&self) -> bool {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
@@ -159,7 +159,12 @@ impl Thread {
         }
         if !self.waiting.is_empty() {
             let count = self.waiting.len();
-            log::error!("{count} charges are in the journal only, until the next start");
+            match self.books.db.is_given() {
+                true => log::info!("{count} charges are left to the successor, in the journal"),
+                false => {
+                    log::error!("{count} charges are in the journal only, until the next start");
+                }
+            }
         }
     }
 
@@ -203,6 +208,9 @@ impl Thread {
     }
 
     fn complain(&mut self, error: &DbError) {
+        if self.books.db.is_given() {
+            return;
+        }
         if self.told.is_none_or(|told| told.elapsed() >= TELL) {
             let count = self.waiting.len();
             log::error!("{count} charges cannot be written yet, and are kept: {error}");

@@ -410,3 +410,48 @@ proptest! {
         }
     }
 }
+
+#[tokio::test]
+async fn what_waits_while_the_store_is_lent_is_charged_once_by_one_or_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = open(&dir);
+    before
+        .open_account("acme", money(1000), WALL)
+        .await
+        .unwrap();
+    let pay = |embedded: &Embedded, seq: u64, cost: i64| {
+        let held = hold(embedded, cost, seq, WALL).unwrap();
+        let paid = end(embedded, held, cost);
+        embedded.take(7, seq, Arc::new(paid.clone()));
+        (seq, paid)
+    };
+    let mut journal = vec![pay(&before, 1, 100)];
+    before.lend();
+    journal.push(pay(&before, 2, 10));
+    // A successor that opens an account of its own, and fails.
+    let after = open(&dir);
+    assert_eq!(after.statement("acme").unwrap().balance, money(900));
+    after.open_account("late", money(5), WALL).await.unwrap();
+    after.stop();
+    drop(after);
+    before.take_back().unwrap();
+    assert_eq!(before.statement("late").unwrap().balance, money(5));
+    assert!(before.flush());
+    assert_eq!(before.verify().await.unwrap(), []);
+    // Another one that does not.
+    before.lend();
+    journal.push(pay(&before, 3, 1));
+    let after = open(&dir);
+    before.books.db.give();
+    journal.push(pay(&before, 4, 2));
+    assert!(!before.flush());
+    before.stop();
+    assert_eq!(after.statement("acme").unwrap().balance, money(890));
+    let held = hold(&after, 50, 1, WALL).unwrap();
+    assert_eq!(after.adopt(7, journal.clone().into_iter()).unwrap(), 2);
+    assert_eq!(after.adopt(7, journal.into_iter()).unwrap(), 0);
+    let stands = after.statement("acme").unwrap();
+    assert_eq!((stands.balance, stands.held), (money(887), money(50)));
+    end(&after, held, 0);
+    assert_eq!(after.verify().await.unwrap(), []);
+}

@@ -33,11 +33,11 @@ pub struct Shared {
     history: Mutex<VecDeque<(SystemTime, u64)>>,
     writer: Mutex<Writer>,
     wake: Condvar,
-    retired: Arc<Retired>,
+    pub retired: Arc<Retired>,
     /// One at a time deletes: the oldest segment goes first.
     deleting: Mutex<()>,
     /// Its lock goes with the last who has it.
-    _folder: Arc<Folder>,
+    pub folder: Arc<Folder>,
 }
 
 impl Shared {
@@ -51,7 +51,7 @@ impl Shared {
             wake: Condvar::new(),
             retired,
             deleting: Mutex::new(()),
-            _folder: folder,
+            folder,
         }
     }
 

@@ -74,6 +74,16 @@ impl Folder {
                 dir.display()
             ));
         };
+        taken.extend(Folder::nobodys(dir, &own)?);
+        Ok(taken)
+    }
+
+    /// Takes every `journal-N` that no living process has, this one included.
+    ///
+    /// # Errors
+    /// One line that names the path and the remedy.
+    pub fn nobodys(dir: &Path, own: &Path) -> Result<Vec<Arc<Folder>>, String> {
+        let mut taken = Vec::new();
         for path in numbers(dir).map_err(|error| explain(dir, "read", &error))? {
             if path != own {
                 let folder = Folder::lock(path.clone(), false, true);
@@ -81,6 +91,22 @@ impl Folder {
             }
         }
         Ok(taken)
+    }
+
+    /// The epochs of which there are files below `dir`, whosever they are.
+    ///
+    /// # Errors
+    /// When a directory cannot be read.
+    pub fn epochs(dir: &Path) -> io::Result<Vec<u64>> {
+        let mut found = Vec::new();
+        for path in numbers(dir)? {
+            match segments(&path) {
+                // Another process has just cleared it away.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                segments => found.extend(segments?.into_iter().map(|named| named.epoch)),
+            }
+        }
+        Ok(found)
     }
 
     /// `None` if a living process has it, or if it went away.
@@ -132,13 +158,17 @@ impl Folder {
     /// # Errors
     /// When the directory cannot be read.
     pub fn segments(&self) -> io::Result<Vec<Named>> {
-        let mut found = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
-            found.extend(Named::read(entry?.path()));
-        }
-        found.sort();
-        Ok(found)
+        segments(&self.path)
     }
+}
+
+fn segments(folder: &Path) -> io::Result<Vec<Named>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        found.extend(Named::read(entry?.path()));
+    }
+    found.sort();
+    Ok(found)
 }
 
 impl Drop for Folder {

@@ -2,7 +2,7 @@
 //!
 //! A request's hold is written before its upstream is called, how far it is every now and then, and
 //! what it cost before its last byte goes out. [`Journal::open`] settles what dead processes left
-//! open, as far as is known. `write()` suffices for all that; `fdatasync` every 10 ms covers a crash of
+//! open, as far as is known; [`Journal::adopt`] does so later for those that die meanwhile. `write()` suffices for all that; `fdatasync` every 10 ms covers a crash of
 //! the machine, but for what was written since.
 //!
 //! Every record has a sequence number, 1, 2, 3…, within an epoch: one process's life. Stores keep the
@@ -69,6 +69,7 @@ impl std::error::Error for Full {}
 /// The journal of this process.
 pub struct Journal {
     shared: Arc<Shared>,
+    opener: Opener,
     chores: Option<JoinHandle<()>>,
 }
 
@@ -102,8 +103,7 @@ impl Journal {
     fn open_with(dir: &Path, rules: Rules) -> Result<(Arc<Journal>, Vec<Left>), String> {
         let folders = Folder::take(dir)?;
         let retired = Arc::new(Retired::default());
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
+        let now = now();
         let mut lefts = Vec::new();
         for folder in &folders {
             lefts.extend(recovery::recover(folder, &rules.opener, now, &retired)?);
@@ -111,7 +111,7 @@ impl Journal {
         let own = folders.into_iter().next();
         let own = own.ok_or_else(|| format!("`{}`: no journal", dir.display()))?;
         let epoch = getrandom::u64().map_err(|error| format!("no randomness: {error}"))?;
-        let writer = Writer::new(own.path(), epoch, rules.opener, rules.segment);
+        let writer = Writer::new(own.path(), epoch, rules.opener.clone(), rules.segment);
         let writer = writer.map_err(|error| folder::explain(own.path(), "write", &error))?;
         let shared = Arc::new(Shared::new(epoch, own, writer, retired));
         let chores = match rules.thread {
@@ -126,7 +126,41 @@ impl Journal {
             }
             false => None,
         };
-        Ok((Arc::new(Journal { shared, chores }), lefts))
+        let journal = Journal {
+            shared,
+            opener: rules.opener,
+            chores,
+        };
+        Ok((Arc::new(journal), lefts))
+    }
+
+    /// What processes have left that have died since: every hold of theirs is settled, and their directories
+    /// are this process's now. Beside it one line for what could not be taken, which is left as it is.
+    pub fn adopt(&self) -> (Vec<Left>, Option<String>) {
+        let own = self.shared.folder.path();
+        let found = match own.parent().map(|dir| Folder::nobodys(dir, own)) {
+            Some(Ok(found)) => found,
+            Some(Err(error)) => return (Vec::new(), Some(error)),
+            None => Vec::new(),
+        };
+        let (mut lefts, mut failed) = (Vec::new(), None);
+        for folder in &found {
+            match recovery::recover(folder, &self.opener, now(), &self.shared.retired) {
+                Ok(some) => lefts.extend(some),
+                Err(error) => failed = Some(error),
+            }
+        }
+        (lefts, failed)
+    }
+
+    /// The epochs that there are files of, of this process and of all others on the directory.
+    ///
+    /// # Errors
+    /// One line that names the path and the remedy.
+    pub fn epochs(&self) -> Result<Vec<u64>, String> {
+        let own = self.shared.folder.path();
+        let dir = own.parent().unwrap_or(own);
+        Folder::epochs(dir).map_err(|error| folder::explain(dir, "read", &error))
     }
 
     /// The number that this process drew at its start.
@@ -244,6 +278,12 @@ impl Journal {
     pub fn bytes(&self) -> u64 {
         self.shared.lock().bytes()
     }
+}
+
+/// Milliseconds since 1970.
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Drop for Journal {

@@ -335,3 +335,59 @@ fn processes_take_places_and_adopt_those_of_the_dead() {
     let (_, lefts) = start(dir.path());
     assert!(lefts.is_empty());
 }
+
+#[test]
+fn those_that_die_later_are_adopted_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, _) = start(dir.path());
+    let (two, _) = start(dir.path());
+    one.reserve(&held(1), &due(10)).unwrap();
+    let known = two.epochs().unwrap();
+    assert!(known.contains(&one.epoch()) && known.contains(&two.epoch()));
+    let (lefts, failed) = two.adopt();
+    assert!(lefts.is_empty() && failed.is_none(), "it lives");
+    let epoch = one.epoch();
+    drop(one);
+    let (lefts, failed) = two.adopt();
+    assert_eq!(failed, None);
+    let found: Vec<_> = lefts
+        .iter()
+        .map(|left| (left.epoch(), left.opened(), ids(left.charges(0))))
+        .collect();
+    assert_eq!(found, [(epoch, 1, vec![(2, 1, 10)])]);
+    // Nobody else gets it, nor this one again, while it is not charged, and while its files are kept.
+    let (three, none) = start(dir.path());
+    assert!(none.is_empty() && two.adopt().0.is_empty());
+    lefts[0].applied();
+    drop(lefts);
+    assert!(two.adopt().0.is_empty() && three.adopt().0.is_empty());
+    assert!(three.epochs().unwrap().contains(&epoch));
+    two.shared.sweep(later());
+    assert!(!three.epochs().unwrap().contains(&epoch));
+}
+
+#[test]
+fn what_cannot_be_adopted_is_told_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, _) = start(dir.path());
+    let (two, _) = start(dir.path());
+    two.reserve(&held(1), &due(10)).unwrap();
+    drop(two);
+    let files = fs::read_dir(dir.path().join("journal-1")).unwrap();
+    let mut files = files.map(|file| file.unwrap().path());
+    let newer = files.find(|file| file.extension().is_some_and(|kind| kind == "log"));
+    let newer = newer.unwrap();
+    let bytes = fs::read(&newer).unwrap();
+    let mut other = bytes.clone();
+    other[8..12].copy_from_slice(&2u32.to_le_bytes());
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&other[..12]);
+    crc.update(&other[16..super::record::HEADER]);
+    other[12..16].copy_from_slice(&crc.finalize().to_le_bytes());
+    fs::write(&newer, &other).unwrap();
+    let (lefts, failed) = one.adopt();
+    assert!(lefts.is_empty() && failed.unwrap().contains("format 2"));
+    fs::write(&newer, &bytes).unwrap();
+    let (lefts, failed) = one.adopt();
+    assert_eq!((lefts.len(), failed), (1, None));
+}

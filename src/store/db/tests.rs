@@ -412,3 +412,35 @@ fn a_damaged_file_never_panics() {
         }
     }
 }
+
+#[test]
+fn a_store_that_is_lent_comes_back_or_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Arc::new(Db::open(dir.path()).unwrap());
+    db.open_account("acme", money(100), 1).unwrap();
+    db.lend();
+    // Somebody else has it now; who asks waits for it.
+    let successor = Db::open(dir.path()).unwrap();
+    assert_eq!(balance(&successor, "acme"), money(100));
+    let asking = std::thread::spawn({
+        let db = db.clone();
+        move || balance(&db, "acme")
+    });
+    successor.open_account("new", money(5), 1).unwrap();
+    drop(successor);
+    db.take_back().unwrap();
+    assert_eq!(asking.join().unwrap(), money(100));
+    assert_eq!(balance(&db, "new"), money(5));
+    assert!(!db.is_given());
+
+    db.lend();
+    let successor = Db::open(dir.path()).unwrap();
+    db.give();
+    assert!(db.is_given());
+    let refused = db.wallets().unwrap_err().to_string();
+    assert!(refused.contains("handed over"), "{refused}");
+    drop(successor);
+    // Not even a file that nobody has open: its next owner may be about to.
+    assert!(db.wallets().is_err());
+    Db::open(dir.path()).unwrap();
+}
