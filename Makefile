@@ -8,7 +8,7 @@ help:
 	@echo 'make test    all tests, the official SDKs included'
 	@echo 'make check   format, lints, documentation, licences'
 	@echo 'make bench   compare with a bare Pingora pass-through; takes minutes, needs two idle cores'
-	@echo 'make soak    limits and charges under load: several gateways, kill -9, outages and failover of Redis; seventeen minutes'
+	@echo 'make soak    limits, charges, providers that fail, reloads, upgrades and crowds under load; an hour'
 	@echo 'make docs    write the generated pages of docs/ anew'
 
 # Builds the release (minutes, the first time) and serves the demo until Ctrl-C.
@@ -47,7 +47,10 @@ bench:
 	"$${CARGO_TARGET_DIR:-target}"/release/loadtest compare --gateway "$${CARGO_TARGET_DIR:-target}"/release/tollgate --streams
 
 # Limits hold across gateways, to the request; what they cost in memory and in Redis, and what a refusal costs. Then
-# charges: gateways that are killed, balances that many fight for, a Redis that is killed and replaced.
+# charges: gateways that are killed, balances that many fight for, a Redis that is killed and replaced. Then providers:
+# that fail (nine minutes, most of it 30 s for each of nine faults), and that attack (two). Then what is done
+# to a gateway while it serves: new configurations (eleven minutes), successors (nine), crowds (seven), no descriptors, a
+# clock that jumps (one each).
 soak: loadtest = "$${CARGO_TARGET_DIR:-target}"/release/loadtest
 soak: gateway = --gateway "$${CARGO_TARGET_DIR:-target}"/release/tollgate
 soak:
@@ -63,6 +66,13 @@ soak:
 	$(loadtest) kills $(gateway) --times 50 --redis
 	$(loadtest) money $(gateway)
 	$(loadtest) failover $(gateway)
+	$(loadtest) upstreams $(gateway)
+	$(loadtest) hostile $(gateway)
+	$(loadtest) reload $(gateway) --seconds 300
+	$(loadtest) upgrade $(gateway) --times 20
+	$(loadtest) crowd $(gateway)
+	$(loadtest) descriptors $(gateway)
+	$(loadtest) clock $(gateway)
 
 # The tests that compare the generated pages write them instead.
 docs:

@@ -164,7 +164,7 @@ impl Code {
             Code::UpstreamError => row!("upstream_error", 502, "upstream_error", "api_error", "upstream_error", Unsaid, "The provider failed."),
             Code::UpstreamUnreachable => row!("upstream_unreachable", 502, "upstream_error", "api_error", "upstream_error", Unsaid, "The provider could not be reached."),
             Code::UpstreamTimeout => row!("upstream_timeout", 504, "upstream_error", "timeout_error", "upstream_timeout", Unsaid, "The provider did not answer in time."),
-            Code::ServerIsOverloaded => row!("server_is_overloaded", 503, "server_error", "overloaded_error", "model_unavailable", After(1), "No upstream of the model can take the request now."),
+            Code::ServerIsOverloaded => row!("server_is_overloaded", 503, "server_error", "overloaded_error", "model_unavailable", After(1), "No upstream of the model, or not the gateway itself, can take the request now."),
             Code::TemporarilyUnavailable => row!("temporarily_unavailable", 503, "server_error", "api_error", "model_unavailable", After(5), "The gateway cannot store what the request needs right now: try again."),
         }
     }

@@ -26,6 +26,8 @@ if [ "${1:-build}" = soak ]; then
     PATH=$PATH:/usr/local/sbin:/usr/sbin
     need redis-server redis-server # the limits that gateways share
     need haproxy haproxy           # what spreads requests over them
+    need faketime faketime         # a clock that jumps, for one gateway
+    need prlimit util-linux        # a gateway that may open few files
 fi
 [ -n "$missing" ] || exit 0
 

@@ -28,12 +28,7 @@ impl Connection {
     pub async fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Connection {
-            stream,
-            buffer: vec![0; BUFFER].into_boxed_slice(),
-            start: 0,
-            end: 0,
-        })
+        Ok(Connection::over(stream))
     }
 
     /// Sends a request and reads its whole answer; `answer` is cleared first and holds the body.
@@ -77,6 +72,26 @@ impl Connection {
             return Err("the answer is longer than 16 MiB".into());
         }
         Ok(complete)
+    }
+
+    /// The connection alone, between two requests.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
+    /// One that is there already.
+    pub fn over(stream: TcpStream) -> Self {
+        Connection {
+            stream,
+            buffer: vec![0; BUFFER].into_boxed_slice(),
+            start: 0,
+            end: 0,
+        }
+    }
+
+    /// Whether no byte is here that was not read: of an answer that did not come, not one came.
+    pub fn is_silent(&self) -> bool {
+        self.start == self.end
     }
 
     async fn fill(&mut self) -> Result<()> {

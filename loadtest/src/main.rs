@@ -1,21 +1,27 @@
 //! Measures Tollgate against a bare Pingora pass-through: `loadtest compare --gateway PATH`; and its limits,
 //! across gateways too: `loadtest limits`, `outage`, `stores`, `refusals`. Whether its charges are right whatever
-//! happens: `kills`, `money` and `failover`.
+//! happens: `kills`, `money` and `failover`. Whether providers that fail or attack are noticed: `upstreams` and `hostile`.
+//! Whether it can be changed and crowded under load: `reload`, `upgrade`, `crowd`, `descriptors` and `clock`.
 //! The parts can be run by hand: a fake provider, the pass-through, a closed loop of requests, many streams.
 //!
 //! Reading order: [`mod@bench`] is the method, [`compare`], [`stores`] and [`refusals`] apply it; [`limits`] judges a
 //! [`cluster`], [`outage`] what it does when Redis fails. [`ledger`] compares charges with a provider's count, and
-//! [`kills`], [`money`] and [`failover`] do what must not change them. [`load`], [`open`] and [`streams`] are the generators, [`provider`], [`passthrough`], [`redis`] and
+//! [`kills`], [`money`] and [`failover`] do what must not change them; [`upstreams`] and [`hostile`] let providers fail and
+//! attack. [`steady`] is good traffic, and [`mod@reload`], [`upgrade`] and [`crowd`] do what must not harm it. [`load`],
+//! [`open`] and [`streams`] are the generators, [`provider`], [`passthrough`], [`redis`] and
 //! [`balancer`] what stands behind and beside the gateway, [`process`] the measuring, [`http`] the wire.
 
 mod balancer;
 mod bench;
 mod charges;
+mod clock;
 mod cluster;
 mod compare;
 mod connection;
+mod crowd;
 mod failover;
 mod gateway;
+mod hostile;
 mod http;
 mod kills;
 mod ledger;
@@ -31,11 +37,15 @@ mod provider;
 mod redis;
 mod refusals;
 mod relay;
+mod reload;
 mod report;
 mod rng;
+mod steady;
 mod stores;
 mod streams;
 mod target;
+mod upgrade;
+mod upstreams;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -85,6 +95,20 @@ enum Verb {
     Money(money::Money),
     /// Check that charges survive the end of Redis: killed and started again, and replaced by a replica that lags.
     Failover(failover::Failover),
+    /// Check that clients do not notice providers that fail: refused, reset, silent, 500, 503, 429, 401; and all at once.
+    Upstreams(upstreams::Upstreams),
+    /// Check that a hostile provider does no harm: garbage, bombs, endless and slow answers; and that clients may leave.
+    Hostile(hostile::Arguments),
+    /// Check that a new configuration harms nothing: the file is written once a second under load, every tenth time invalid.
+    Reload(reload::Reload),
+    /// Check that a successor takes over without a failed request or a cut stream, again and again under load.
+    Upgrade(upgrade::Upgrade),
+    /// Check that good traffic is unharmed by a crowd: idle, slow and silent connections, and what is beyond the caps.
+    Crowd(crowd::Crowds),
+    /// Check that a gateway without free file descriptors neither spins nor falls silent, and recovers.
+    Descriptors(crowd::descriptors::Descriptors),
+    /// Check that a gateway whose clock jumps by a day opens and locks nothing; needs libfaketime, and is skipped without.
+    Clock(clock::Clock),
     /// Measure what a refusal costs: 429 with limits in memory and in Redis, 401.
     Refusals(refusals::Refusals),
 }
@@ -244,6 +268,13 @@ fn run(verb: Verb) -> Result<ExitCode> {
         }
         Verb::Money(money) => conclude(money.out.clone(), money.run()),
         Verb::Failover(failover) => conclude(failover.out.clone(), failover.run()),
+        Verb::Upstreams(upstreams) => conclude(upstreams.out.clone(), upstreams.run()),
+        Verb::Hostile(hostile) => conclude(hostile.out.clone(), hostile.run()),
+        Verb::Reload(reload) => conclude(reload.out.clone(), reload.run()),
+        Verb::Upgrade(upgrade) => conclude(upgrade.out.clone(), upgrade.run()),
+        Verb::Crowd(crowd) => conclude(crowd.out.clone(), crowd.run()),
+        Verb::Descriptors(descriptors) => conclude(descriptors.out.clone(), descriptors.run()),
+        Verb::Clock(clock) => conclude(clock.out.clone(), clock.run()),
         Verb::Kills(kills) => conclude(kills.out.clone(), kills.run()),
         Verb::Limits(limits) => conclude(limits.out.clone(), limits.run()),
         Verb::Outage(outage) => conclude(outage.out.clone(), outage.run()),

@@ -80,6 +80,11 @@ impl Process {
         Ok(Process { child, errors })
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// An error if the program has ended, with its last words.
     pub fn check(&mut self) -> Result<()> {
         match self.child.try_wait()? {
@@ -110,18 +115,9 @@ impl Process {
         }
     }
 
-    /// Sends it a signal by the name that `kill` knows, such as `STOP`. The shell has that built in.
+    /// Sends it a signal by the name that `kill` knows, such as `STOP`.
     pub fn signal(&self, name: &str) -> Result<()> {
-        let id = self.child.id().to_string();
-        let line = "kill -s \"$1\" \"$2\"";
-        let status = Command::new("sh")
-            .args(["-c", line, "sh", name, &id])
-            .stdin(Stdio::null())
-            .status()?;
-        match status.success() {
-            true => Ok(()),
-            false => Err(format!("cannot send {name} to process {id}: {status}").into()),
-        }
+        signal(self.child.id(), name)
     }
 
     /// All of the standard error.
@@ -145,13 +141,68 @@ impl Process {
 
     /// What it holds in memory now.
     pub fn memory(&self) -> Result<Memory> {
-        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
-        let field = |name| kib_of(&text, name).ok_or("unreadable /proc/PID/smaps_rollup");
-        Ok(Memory {
-            rss: field("Rss:")?,
-            pss: field("Pss:")?,
-        })
+        memory_of(self.child.id())
     }
+}
+
+/// Sends a process a signal by the name that `kill` knows. The shell has that built in.
+pub fn signal(id: u32, name: &str) -> Result<()> {
+    let id = id.to_string();
+    let line = "kill -s \"$1\" \"$2\"";
+    let status = Command::new("sh")
+        .args(["-c", line, "sh", name, &id])
+        .stdin(Stdio::null())
+        .status()?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(format!("cannot send {name} to process {id}: {status}").into()),
+    }
+}
+
+/// What a process holds in memory now.
+pub fn memory_of(id: u32) -> Result<Memory> {
+    let text = fs::read_to_string(format!("/proc/{id}/smaps_rollup"))?;
+    let field = |name| kib_of(&text, name).ok_or("unreadable /proc/PID/smaps_rollup");
+    Ok(Memory {
+        rss: field("Rss:")?,
+        pss: field("Pss:")?,
+    })
+}
+
+/// How many file descriptors a process has open.
+pub fn descriptors_of(id: u32) -> Result<u64> {
+    Ok(fs::read_dir(format!("/proc/{id}/fd"))?.count() as u64)
+}
+
+/// How many file descriptors this process and those that it starts may open: as many as the system lets it, at least
+/// so many.
+pub fn raise_descriptors(least: u64) -> Result<u64> {
+    let text = fs::read_to_string("/proc/self/limits")?;
+    let (_, hard) = descriptor_limits(&text).ok_or("unreadable /proc/self/limits")?;
+    if hard < least {
+        return Err(format!(
+            "needs {least} file descriptors and may open {hard}: raise the hard limit (ulimit -Hn)"
+        )
+        .into());
+    }
+    let id = std::process::id().to_string();
+    let status = Command::new("prlimit")
+        .args(["--pid", &id, &format!("--nofile={hard}:{hard}")])
+        .status()
+        .map_err(|error| format!("cannot start prlimit (util-linux): {error}"))?;
+    match status.success() {
+        true => Ok(hard),
+        false => Err(format!("prlimit: {status}").into()),
+    }
+}
+
+/// Soft and hard limit of open files.
+fn descriptor_limits(text: &str) -> Option<(u64, u64)> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
+    let mut fields = line.split_ascii_whitespace();
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
 }
 
 impl Drop for Process {
@@ -254,6 +305,14 @@ mod tests {
         let stat = "42 (a) b (c) S 1 42 42 0 -1 4194304 100 0 0 0 130 70 5 5 20 0 1 0 100 0 0";
         assert_eq!(ticks_of(stat), Some(200));
         assert_eq!(ticks_of("42 (a"), None);
+    }
+
+    #[test]
+    fn limits_of_descriptors_are_read() {
+        let text = "Limit  Soft Limit  Hard Limit  Units\nMax processes  1  2  processes\n\
+                    Max open files            1024                 20000                files     \n";
+        assert_eq!(descriptor_limits(text), Some((1024, 20000)));
+        assert_eq!(descriptor_limits(""), None);
     }
 
     #[test]

@@ -16,6 +16,16 @@ impl Samples {
         self.0.push(value);
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The greatest; of none, nothing.
+    pub fn most(&self) -> f64 {
+        self.0.iter().copied().fold(0.0, f64::max)
+    }
+
     /// The median; of none, not a number.
     pub fn median(&self) -> f64 {
         let mut sorted = self.0.clone();
@@ -28,8 +38,11 @@ impl Samples {
         }
     }
 
-    /// Median, with the least and the greatest.
+    /// Median, with the least and the greatest; of none, a dash.
     pub fn spread(&self, digits: usize) -> String {
+        if self.0.is_empty() {
+            return "–".to_owned();
+        }
         let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
         let most = self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         format!(
@@ -209,5 +222,7 @@ mod tests {
         assert_eq!(Samples(vec![3.0, 90.0, 1.0]).median(), 3.0);
         assert_eq!(Samples(vec![4.0, 90.0, 1.0, 2.0]).median(), 3.0);
         assert!(Samples::default().median().is_nan());
+        assert_eq!(Samples(vec![3.0, 90.0, 1.0]).spread(0), "3 (1–90)");
+        assert_eq!(Samples::default().spread(0), "–");
     }
 }

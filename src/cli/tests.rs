@@ -6,6 +6,7 @@ use super::{accounts, keys, ledger, models, packages, usage};
 use crate::admin::fake_tests::{Bench, TOKEN, bench, parts};
 use crate::billing::Drift;
 use crate::server::admin::{Current, serve};
+use crate::server::door::Door;
 use clap::Parser;
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -30,7 +31,7 @@ fn running() -> Running {
     let (keep, never) = watch::channel(false);
     let (address, _) = {
         let _inside = runtime.enter();
-        serve(([127, 0, 0, 1], 0).into(), admin, never).unwrap()
+        serve(([127, 0, 0, 1], 0).into(), Door::open(admin), never).unwrap()
     };
     Running {
         url: format!("http://{address}"),

@@ -2,6 +2,7 @@
 //! to the proxy.
 
 use super::header_clock::HeaderClock;
+use super::idle::{AT_REST, Idle};
 use super::session::{Downstream, Wire};
 use super::{CURRENT, Exchange, Fault};
 use crate::id::RequestId;
@@ -18,6 +19,7 @@ use pingora::protocols::http::v2::server::{H2Options, HttpSession as H2, default
 use pingora::server::ShutdownWatch;
 use pingora::{ErrorType, Result};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -31,6 +33,8 @@ const KEEPALIVE: Duration = Duration::from_secs(75);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Header fields of one request: what nginx and Apache allow.
 const MAX_FIELDS: usize = 100;
+/// Bytes of an answer that wait in a stream of HTTP/2 for a client that does not read.
+const SEND_BUFFER: usize = 64 << 10;
 /// How long, and how much, a closing connection still listens, so that the client reads our answer
 /// before it learns that we stopped reading its body.
 const LINGER: Duration = Duration::from_secs(2);
@@ -38,10 +42,10 @@ const LINGER_BYTES: usize = 16 << 20;
 
 /// Answers a request that cannot be parsed: from its id and the client's address to status and JSON
 /// body.
-pub type Malformed = Box<dyn Fn(RequestId, Option<IpAddr>) -> (u16, String) + Send + Sync>;
+pub type Malformed = Arc<dyn Fn(RequestId, Option<IpAddr>) -> (u16, String) + Send + Sync>;
 
 /// The largest request header in bytes, as it is now.
-pub type HeaderLimit = Box<dyn Fn() -> usize + Send + Sync>;
+pub type HeaderLimit = Arc<dyn Fn() -> usize + Send + Sync>;
 
 /// The application that Pingora's connection loop serves.
 pub struct Edge<P> {
@@ -49,19 +53,44 @@ pub struct Edge<P> {
     header_limit: HeaderLimit,
     malformed: Malformed,
     options: HttpServerOptions,
+    idle: Arc<Idle>,
+    /// Requests are refused, since there are too many connections.
+    overflow: bool,
 }
 
 impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
-    /// Serves `proxy`; request headers above `header_limit` are a fault.
-    pub fn new(proxy: Arc<P>, header_limit: HeaderLimit, malformed: Malformed) -> Edge<P> {
+    /// Serves `proxy`; request headers above `header_limit` are a fault. Connections without a request are among the
+    /// `idle`.
+    pub fn new(
+        proxy: Arc<P>,
+        header_limit: HeaderLimit,
+        malformed: Malformed,
+        idle: Arc<Idle>,
+    ) -> Arc<Edge<P>> {
         let mut options = HttpServerOptions::default();
         options.h2_idle_timeout = Some(KEEPALIVE);
-        Edge {
+        Arc::new(Edge {
             proxy,
             header_limit,
             malformed,
             options,
-        }
+            idle,
+            overflow: false,
+        })
+    }
+
+    /// The same for connections beyond the cap: one request each, which is told that it is one too many.
+    pub fn overflow(&self) -> Arc<Edge<P>> {
+        let mut options = HttpServerOptions::default();
+        options.h2_idle_timeout = Some(AT_REST);
+        Arc::new(Edge {
+            proxy: self.proxy.clone(),
+            header_limit: self.header_limit.clone(),
+            malformed: self.malformed.clone(),
+            options,
+            idle: self.idle.clone(),
+            overflow: true,
+        })
     }
 
     async fn proxy(
@@ -85,20 +114,20 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         HeaderClock::expect();
-        let read = timeout(KEEPALIVE, wire.read_request()).await;
+        let read = self.next_request(&mut wire).await;
         HeaderClock::done();
-        match read {
-            Ok(Ok(Some(_))) => {}
+        match read? {
+            Ok(Some(_)) => {}
             // The client closed between two requests, or was too slow with one.
-            Ok(Ok(None)) | Err(_) => return None,
-            Ok(Err(error)) => {
+            Ok(None) => return None,
+            Err(error) => {
                 if *error.etype() == ErrorType::InvalidHTTPHeader {
                     self.refuse(wire).await;
                 }
                 return None;
             }
         }
-        if *shutdown.borrow() {
+        if self.overflow || *shutdown.borrow() {
             wire.set_server_keepalive(None);
         }
         wire.set_total_drain_timeout(Some(LINGER));
@@ -121,6 +150,27 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
         }
         let reusable = wire.reuse().await.ok()??;
         Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
+    }
+
+    /// Reads the next header; `None` if it does not come while the connection is kept.
+    async fn next_request(&self, wire: &mut H1) -> Option<Result<Option<usize>>> {
+        let mut read = pin!(wire.read_request());
+        if let Ok(read) = timeout(AT_REST, &mut read).await {
+            return Some(read);
+        }
+        let left = KEEPALIVE.saturating_sub(AT_REST);
+        let waited = async {
+            tokio::select! {
+                biased;
+                read = &mut read => Some(read),
+                () = self.idle.released() => None,
+            }
+        };
+        match timeout(left, waited).await.ok()? {
+            // It was to go, but is not idle any more.
+            None if HeaderClock::begun() => timeout(left, read).await.ok(),
+            read => read,
+        }
     }
 
     /// Answers what is not HTTP.
@@ -158,12 +208,15 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
         if !plainly_addressed(header) {
             return Some(Fault::Host);
         }
-        self.too_large(raw.len(), header)
+        self.excess(raw.len(), header)
     }
 
-    fn too_large(&self, size: usize, header: &RequestHeader) -> Option<Fault> {
-        (size > (self.header_limit)() || header.headers.len() > MAX_FIELDS)
-            .then_some(Fault::HeaderTooLarge)
+    /// Too large a header, or one request too many.
+    fn excess(&self, size: usize, header: &RequestHeader) -> Option<Fault> {
+        if size > (self.header_limit)() || header.headers.len() > MAX_FIELDS {
+            return Some(Fault::HeaderTooLarge);
+        }
+        self.overflow.then_some(Fault::Overloaded)
     }
 }
 
@@ -254,7 +307,7 @@ impl<P: HttpServerApp + Send + Sync + 'static> HttpServerApp for Edge<P> {
                     .map(|(name, value)| name.as_str().len() + value.len() + 4)
                     .sum::<usize>()
                     + header.raw_path().len();
-                let fault = self.too_large(size, header);
+                let fault = self.excess(size, header);
                 wire.set_write_timeout(Some(WRITE_TIMEOUT));
                 wire.set_total_drain_timeout(Some(LINGER));
                 let exchange = Exchange::new(wire.digest().and_then(peer), fault);
@@ -269,7 +322,9 @@ impl<P: HttpServerApp + Send + Sync + 'static> HttpServerApp for Edge<P> {
     }
 
     fn h2_options(&self) -> Option<H2Options> {
-        Some(default_h2_options())
+        let mut options = default_h2_options();
+        options.max_send_buffer_size(SEND_BUFFER);
+        Some(options)
     }
 
     fn server_options(&self) -> Option<&HttpServerOptions> {

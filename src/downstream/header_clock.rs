@@ -33,6 +33,11 @@ impl HeaderClock {
         Self::set(OFF);
     }
 
+    /// Whether a header is under way on this task's connection.
+    pub(super) fn begun() -> bool {
+        CURRENT.try_with(|clock| clock.runs()).unwrap_or(false)
+    }
+
     fn set(state: u8) {
         // A stream of HTTP/2 has a task of its own, and no header to wait for.
         let _ = CURRENT.try_with(|clock| clock.0.store(state, Ordering::Relaxed));

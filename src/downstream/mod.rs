@@ -15,10 +15,12 @@
 
 pub mod edge;
 pub mod header_clock;
+pub mod idle;
 pub mod session;
 mod silence;
 pub mod unread;
 
+use crate::limit::overload::Claim;
 use bytes::Bytes;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -38,6 +40,8 @@ pub struct Exchange {
     pub peer: Option<SocketAddr>,
     /// The request may not be answered on its merits: why.
     pub fault: Option<Fault>,
+    /// When its header had been read.
+    pub began: Instant,
     changes: AtomicU32,
     last: AtomicBool,
     drain: AtomicBool,
@@ -55,6 +59,8 @@ pub enum Fault {
     Host,
     /// The header is above the limit.
     HeaderTooLarge,
+    /// There are as many connections as there may be: this one is only told so.
+    Overloaded,
 }
 
 /// How long an upstream may be silent, and what the client hears meanwhile.
@@ -66,6 +72,8 @@ pub struct Patience {
     pub idle: Duration,
     /// When the attempt began.
     pub since: Instant,
+    /// When the answer must be at its end, whatever came before.
+    pub until: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -74,7 +82,17 @@ struct State {
     unread: Unread,
     patience: Option<Patience>,
     keepalive: Option<Bytes>,
+    held: Option<Held>,
     finished: Option<session::Wire>,
+}
+
+/// The request's body in memory: the room that it takes, for as long as the exchange lives.
+#[derive(Debug)]
+struct Held {
+    claim: Claim,
+    /// Where it was read into, and its length.
+    address: usize,
+    len: u64,
 }
 
 impl Exchange {
@@ -82,6 +100,7 @@ impl Exchange {
         Arc::new(Exchange {
             peer,
             fault,
+            began: Instant::now(),
             changes: AtomicU32::new(1),
             last: AtomicBool::new(false),
             drain: AtomicBool::new(false),
@@ -97,7 +116,25 @@ impl Exchange {
 
     /// Gives the body that every upstream attempt gets, in place of what the client sent.
     pub fn set_replay(&self, body: Bytes) {
-        self.state().replay = Some(body);
+        let mut state = self.state();
+        if let Some(held) = &mut state.held {
+            // One that was rewritten is a second one in memory. It is counted, but not asked for: the
+            // request was let in.
+            let shared = body.as_ptr().addr() == held.address;
+            let copy = if shared { 0 } else { body.len() as u64 };
+            held.claim.weigh(held.len + copy);
+        }
+        state.replay = Some(body);
+    }
+
+    /// Keeps the room that the request's body takes, until the exchange is over: of one that was read whole, or
+    /// of the beginning of one that is not.
+    pub fn hold(&self, claim: Claim, body: Option<&Bytes>) {
+        self.state().held = Some(Held {
+            claim,
+            address: body.map_or(0, |body| body.as_ptr().addr()),
+            len: body.map_or(0, |body| body.len() as u64),
+        });
     }
 
     /// Length of that body in bytes.

@@ -22,15 +22,21 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 // The timer's own clock, which tests can move.
-use tokio::time::{Instant, Sleep, timeout};
+use tokio::time::{Instant, Sleep, timeout_at};
 
 /// The first byte of the answer did not come in time.
 pub const FIRST_BYTE_OVERDUE: ErrorType = ErrorType::Custom("FirstByteOverdue");
 /// The answer began and then stalled.
 pub const STALLED: ErrorType = ErrorType::Custom("Stalled");
+/// The answer has not come to its end in time.
+pub const OVERDUE: ErrorType = ErrorType::Custom("Overdue");
 
 /// A client may be silent so long in the middle of its body.
 pub const BODY_SILENCE: Duration = Duration::from_secs(30);
+/// All waits for a body together may be as long as one silence, and a second longer for each so many
+/// bytes that have come: the rate below which Apache httpd gives a client up (mod_reqtimeout,
+/// `body=20,MinRate=500`).
+const BODY_RATE: u64 = 500;
 
 /// The protocol session below.
 pub enum Wire {
@@ -73,6 +79,12 @@ pub struct Downstream {
     /// The answer is whole. An answer of ours to a failed attempt ends here and not in `finish`:
     /// Pingora gives such sessions up, but nothing is wrong with the client's connection.
     finished: bool,
+    /// For how long the client's body was waited for.
+    waited: Duration,
+    /// When the answer must be at its end.
+    until: Option<Instant>,
+    /// A piece of the answer was being written when the time was over: nothing can follow it.
+    stuck: bool,
     /// A keepalive was being written when the answer went on: its end may be missing.
     interrupted: bool,
     /// The client has left, and the answer is read to its end without it: nothing is written any more.
@@ -104,6 +116,9 @@ impl Downstream {
             timer: None,
             changes: 0,
             finished: false,
+            waited: Duration::ZERO,
+            until: None,
+            stuck: false,
             interrupted: false,
             absent: false,
             unsent: None,
@@ -111,16 +126,26 @@ impl Downstream {
         })
     }
 
-    fn heard(&mut self) {
-        self.silence.heard = Some(Instant::now());
+    fn heard(&mut self) -> Instant {
+        let now = Instant::now();
+        self.silence.heard = Some(now);
+        now
     }
 
-    fn spoke(&mut self) {
-        let now = Some(Instant::now());
+    fn spoke(&mut self) -> Instant {
+        let now = Instant::now();
         self.silence = Silence {
-            heard: now,
-            spoke: now,
+            heard: Some(now),
+            spoke: Some(now),
         };
+        now
+    }
+
+    /// How long the client may take for the next piece of its body.
+    fn body_patience(&self) -> Duration {
+        let read = self.body_bytes_read() as u64;
+        let all = BODY_SILENCE + Duration::from_millis(read * 1000 / BODY_RATE);
+        all.saturating_sub(self.waited).min(BODY_SILENCE)
     }
 
     /// What the silence calls for now.
@@ -191,7 +216,46 @@ impl Downstream {
         if let Some(Wire::H1(wire)) = &mut self.wire {
             wire.set_close_on_response_before_downstream_finish(true);
         }
-        on_wire!(self, wire => wire.response_duplex_vec(tasks).await)
+        let Some(until) = self.until else {
+            return on_wire!(self, wire => wire.response_duplex_vec(tasks).await);
+        };
+        let write = async { on_wire!(self, wire => wire.response_duplex_vec(tasks).await) };
+        match timeout_at(until, write).await {
+            Ok(written) => written,
+            Err(_) => {
+                // The client does not take it: what came in time has not gone out in time.
+                self.stuck = true;
+                let error = Error::explain(ErrorType::WriteTimedout, "the client reads too slowly");
+                Err(error.into_down())
+            }
+        }
+    }
+
+    /// Takes a piece of the answer to be of now, and fails when it comes after the end of all patience.
+    fn in_time(&mut self, tasks: &[HttpTask]) -> Result<()> {
+        // With a mere hint, such as `103 Early Hints`, no answer has begun.
+        let says = |task: &HttpTask| match task {
+            HttpTask::Header(header, _) => !header.status.is_informational(),
+            HttpTask::Body(data, _) => data.as_ref().is_some_and(|data| !data.is_empty()),
+            _ => false,
+        };
+        let hint = |task: &HttpTask| matches!(task, HttpTask::Header(header, false) if header.status.is_informational());
+        if tasks.iter().all(hint) {
+            return Ok(());
+        }
+        let now = match tasks.iter().any(says) {
+            true => self.spoke(),
+            false => self.heard(),
+        };
+        if self.response_written().is_none() {
+            // With the header another limit begins to hold, which may end before the timer rings.
+            self.changes = 0;
+            self.until = self.exchange.state().patience.as_ref().map(|p| p.until);
+        }
+        match self.until {
+            Some(until) if until <= now => Error::e_explain(OVERDUE, "the answer took too long"),
+            _ => Ok(()),
+        }
     }
 
     /// Closes a keepalive of which only the beginning may have been written: an empty line ends it
@@ -270,7 +334,11 @@ impl Session for Downstream {
     }
 
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
-        let unread = self.exchange.state().unread.peek();
+        let (unread, end) = {
+            let state = self.exchange.state();
+            let end = state.patience.as_ref().map(|patience| patience.until);
+            (state.unread.peek(), end)
+        };
         if let Some(piece) = unread {
             let len = piece.len();
             let bytes = unread::read(piece)
@@ -280,17 +348,21 @@ impl Session for Downstream {
             self.exchange.state().unread.advance(len);
             return Ok(Some(bytes));
         }
+        let began = Instant::now();
+        let until = began + self.body_patience();
+        let until = end.map_or(until, |end| end.min(until));
         let read = async { on_wire!(self, wire => wire.read_body_bytes().await) };
-        let chunk = match timeout(BODY_SILENCE, read).await {
+        let chunk = match timeout_at(until, read).await {
             Ok(chunk) => chunk,
             Err(_) => Error::e_explain(ErrorType::ReadTimedout, "the client's body"),
         };
+        self.waited += began.elapsed();
         if let (Err(_), Some(Wire::H1(wire))) = (&chunk, &mut self.wire) {
             // Where the next request begins is not known any more.
             wire.set_server_keepalive(None);
         }
         // Before the first attempt nobody waits for an upstream.
-        if self.exchange.state().patience.is_some() {
+        if end.is_some() {
             self.heard();
         }
         chunk
@@ -344,6 +416,9 @@ impl Session for Downstream {
         if self.absent {
             return Ok(());
         }
+        if self.stuck {
+            return Error::e_explain(ErrorType::WriteTimedout, "within a piece of the answer");
+        }
         self.mend().await?;
         self.spoke();
         match &mut self.wire {
@@ -373,19 +448,7 @@ impl Session for Downstream {
     }
 
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
-        let says = |task: &HttpTask| match task {
-            HttpTask::Header(..) => true,
-            HttpTask::Body(data, _) => data.as_ref().is_some_and(|data| !data.is_empty()),
-            _ => false,
-        };
-        match tasks.iter().any(says) {
-            true => self.spoke(),
-            false => self.heard(),
-        }
-        if self.response_written().is_none() {
-            // With the header another limit begins to hold, which may end before the timer rings.
-            self.changes = 0;
-        }
+        self.in_time(&tasks)?;
         if !self.exchange.drain.load(Ordering::Relaxed) {
             return self.write_tasks(tasks).await;
         }
@@ -545,6 +608,9 @@ impl Session for Downstream {
                     }
                     Verdict::FirstByteOverdue => {
                         return Error::e_explain(FIRST_BYTE_OVERDUE, "no answer in time");
+                    }
+                    Verdict::Overdue => {
+                        return Error::e_explain(OVERDUE, "the answer took too long");
                     }
                     Verdict::Stalled => {
                         return Error::e_explain(STALLED, "the answer stalled");

@@ -19,6 +19,8 @@ pub enum Verdict {
     FirstByteOverdue,
     /// The answer stalled for too long.
     Stalled,
+    /// It should have come to its end.
+    Overdue,
 }
 
 /// When something last happened; `None` before the attempt under way.
@@ -49,11 +51,14 @@ impl Silence {
                 false => (patience.first_byte, Verdict::FirstByteOverdue),
                 true => (patience.idle, Verdict::Stalled),
             };
+            if patience.until <= now {
+                return Verdict::Overdue;
+            }
             let end = heard + limit;
             if end <= now {
                 return overdue;
             }
-            next = end;
+            next = end.min(patience.until);
         }
         if let (Some(spoke), true) = (self.spoke, answering && keepalive) {
             let due = spoke + KEEPALIVE_AFTER;
@@ -77,6 +82,7 @@ mod tests {
             first_byte: 60 * SECOND,
             idle: 40 * SECOND,
             since,
+            until: since + 3600 * SECOND,
         }
     }
 
@@ -99,6 +105,25 @@ mod tests {
             judge(start + 60 * SECOND, &second),
             Verdict::Wait(start + 90 * SECOND)
         );
+    }
+
+    #[test]
+    fn all_of_it_has_its_limit_too() {
+        let start = Instant::now();
+        let at = |seconds: u32| start + seconds * SECOND;
+        let patience = Patience {
+            until: at(50),
+            ..patience(start)
+        };
+        for (answering, heard) in [(false, None), (true, Some(at(49)))] {
+            let silence = Silence {
+                heard,
+                spoke: heard,
+            };
+            let judge = |now| silence.judge(now, Some(&patience), answering, false);
+            assert_eq!(judge(at(49)), Verdict::Wait(at(50)));
+            assert_eq!(judge(at(50)), Verdict::Overdue);
+        }
     }
 
     #[test]

@@ -94,6 +94,11 @@ impl Collected {
         pieces
     }
 
+    /// How many bytes of a body this long are in memory, at most.
+    pub fn in_memory(len: u64) -> u64 {
+        len.min(MEMORY)
+    }
+
     /// Length in bytes.
     pub fn len(&self) -> u64 {
         self.len

@@ -2,13 +2,14 @@
 //!
 //! [`bucket`] and [`state`] are the arithmetic, with time as an argument; [`memory`] keeps the states
 //! of one node, [`redis`] those of many; [`limiter`] is what the proxy asks, and what decides while
-//! Redis is away; [`flood`] guards what comes before any key is known.
+//! Redis is away; [`flood`] guards what comes before any key is known, [`overload`] the process as a whole.
 
 pub mod bucket;
 
 pub mod flood;
 pub mod limiter;
 pub mod memory;
+pub mod overload;
 pub mod redis;
 mod settling;
 pub mod state;

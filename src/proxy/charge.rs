@@ -141,6 +141,7 @@ fn forward(
         attempts: 0,
         retries: 0,
         failures: Vec::new(),
+        hints: 0,
         fresh: false,
         attempt: None,
         meter: None,

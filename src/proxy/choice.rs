@@ -294,6 +294,7 @@ pub async fn next_peer(ctx: &mut Context) -> Result<Box<HttpPeer>> {
             first_byte: upstream.timeouts.first_byte,
             idle: upstream.timeouts.idle,
             since: attempt.chosen,
+            until: exchange.began + upstream.timeouts.total,
         });
         if let Body::Json { call, bytes } = &forward.body {
             let changes = Changes {

@@ -11,6 +11,7 @@ use crate::catalog::Found;
 use crate::downstream::Exchange;
 use crate::id::RequestId;
 use crate::limit::Reading;
+use crate::limit::overload::Claim;
 use crate::meter::Meter;
 use crate::meter::usage::Source;
 use crate::record::event::{Failed, Outcome};
@@ -67,6 +68,8 @@ pub struct Context {
     pub first_byte: Option<Instant>,
     /// When the first event of a stream went out.
     pub first_event: Option<Instant>,
+    /// Its place among the requests in flight.
+    pub in_flight: Option<Claim>,
     /// Counts the request as active for as long as it lives.
     pub active: Active,
 }
@@ -97,6 +100,8 @@ pub struct Forward {
     pub retries: u32,
     /// How those ended that were followed by another.
     pub failures: Vec<Failed>,
+    /// Hints (1xx) of providers so far.
+    pub hints: u32,
     /// The next attempt takes a new connection: the pooled one was dead, and others may be.
     pub fresh: bool,
     /// The attempt under way.
@@ -173,6 +178,7 @@ impl Context {
             outcome: None,
             first_byte: None,
             first_event: None,
+            in_flight: None,
             active: Active::new(active),
         }
     }

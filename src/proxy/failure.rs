@@ -1,12 +1,14 @@
 //! When forwarding fails: what the client hears, before or in the middle of an answer.
 
+use super::body::body_overdue;
 use super::charge::settle;
 use super::context::Context;
-use super::request::body_overdue;
+use super::overload;
 use super::respond::{reject, terminal_event};
 use super::response::{broke_off, cut_short};
 use super::snapshot::Gateway;
-use crate::downstream::session::{FIRST_BYTE_OVERDUE, STALLED};
+use crate::downstream::session::{FIRST_BYTE_OVERDUE, OVERDUE, STALLED};
+use crate::limit::overload::out_of_descriptors;
 use crate::meter::{Form, Meter};
 use crate::record::event::Outcome;
 use crate::record::metrics::AttemptEnd;
@@ -103,6 +105,15 @@ fn rejection(error: &Error, ctx: &Context) -> Option<Rejection> {
             format!("{provider} stopped sending in the middle of its answer. Try again."),
         ));
     }
+    if *etype == OVERDUE {
+        return Some(Rejection::new(
+            Code::UpstreamTimeout,
+            format!("{provider} did not come to the end of its answer in time. Ask for less."),
+        ));
+    }
+    if exhausted(error) {
+        return Some(overload::no_descriptor());
+    }
     if *etype == ErrorType::FileReadError {
         return Some(Rejection::new(
             Code::TemporarilyUnavailable,
@@ -133,12 +144,25 @@ fn rejection(error: &Error, ctx: &Context) -> Option<Rejection> {
     })
 }
 
+/// Whether there was no file descriptor for a connection to the provider, who is not at fault then.
+pub fn exhausted(error: &Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<std::io::Error>();
+    cause.is_some_and(out_of_descriptors)
+}
+
 /// Says it to the operator: once, with the cause, without anything that a client or provider wrote.
 fn tell(error: &Error, ctx: &mut Context, rejection: &Rejection) {
     let Some(attempt) = ctx.attempt().filter(|_| rejection.code.is_upstreams()) else {
         return;
     };
     let provider = &attempt.provider.name;
+    if exhausted(error) {
+        log::warn!(
+            "{} no file descriptor is left for a connection to provider {provider}",
+            ctx.request_id
+        );
+        return;
+    }
     log::warn!(
         "{} provider {provider}: {} ({})",
         ctx.request_id,
@@ -170,7 +194,7 @@ async fn end_stream(
     meter.discard_partial();
     gateway.metrics.broken_streams.inc();
     let (form, events) = (meter.form(), meter.events());
-    let rejection = if *error.etype() == STALLED {
+    let rejection = if [STALLED, OVERDUE].contains(error.etype()) {
         rejection
     } else {
         cut_short()

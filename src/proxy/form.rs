@@ -6,7 +6,7 @@ use crate::meter::{Form, Meter, Settings};
 use crate::rejection::{Code, Rejection};
 use crate::route::Operation;
 use crate::wire::answer::Rename;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use pingora::http::ResponseHeader;
 
 /// The meter of a good answer. Its header loses the length where the body's may change.
@@ -75,14 +75,6 @@ fn form(forward: &Forward, header: &mut ResponseHeader) -> Result<Form, Rejectio
         _ if is("text/html") => return Err(unreadable(forward, "a web page")),
         _ => Form::Opaque,
     };
-    // We ask for plain answers. One that is encoded all the same could neither be metered nor
-    // carry the right model.
-    if form != Form::Opaque && header.headers.contains_key(CONTENT_ENCODING) {
-        return Err(unreadable(
-            forward,
-            "an encoded answer that was not asked for",
-        ));
-    }
     Ok(form)
 }
 

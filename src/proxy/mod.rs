@@ -2,15 +2,18 @@
 //! in the module that it calls.
 
 pub mod attempt;
+mod body;
 mod charge;
 mod choice;
 pub mod context;
 mod dress;
 mod due;
+mod excess;
 mod failure;
 mod form;
 mod headers;
 mod local;
+mod overload;
 mod own;
 mod recording;
 mod request;
@@ -126,13 +129,18 @@ impl ProxyHttp for Proxy {
         header: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        if header.status.is_informational() {
-            return Ok(());
-        }
-        let Some(forward) = &mut ctx.forward else {
-            return Ok(());
+        let hint = header.status.is_informational();
+        let fits = match hint {
+            true => excess::hint(ctx),
+            false => excess::header(ctx, header),
         };
-        if let Err(rejection) = response::judge(&ctx.snapshot.recorder, forward, header) {
+        let judged = match (fits, &mut ctx.forward) {
+            (Ok(()), Some(forward)) if !hint => {
+                response::judge(&ctx.snapshot.recorder, forward, header)
+            }
+            (fits, _) => fits,
+        };
+        if let Err(rejection) = judged {
             ctx.rejection = Some(rejection);
             let mut error = Error::explain(REFUSED, "upstream status");
             error.as_up();

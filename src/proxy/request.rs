@@ -1,21 +1,19 @@
 //! From the header to the permission: route, authenticate, read the body, admit.
 
+use super::body::{announced_length, read_whole, welcome};
 use super::charge::{charged, identified, not_a_flood};
 use super::context::{Body, Context, Forward};
 use super::snapshot::Snapshot;
-use super::{local, own, upload};
+use super::{local, overload, own, upload};
 use crate::admit::{Permit, permit, unsupported};
 use crate::auth::network::client_address;
 use crate::catalog::Upstream;
 use crate::downstream::Fault;
-use crate::downstream::session::BODY_SILENCE;
 use crate::rejection::{Code, Rejection, quoted};
 use crate::route::{self, Endpoint, Miss, Operation};
 use crate::wire::request::{Call, CallError, read_call};
-use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, EXPECT};
+use pingora::BError;
 use pingora::proxy::Session;
-use pingora::{BError, ErrorType};
 
 /// Why a request does not go on.
 pub enum Refusal {
@@ -72,8 +70,19 @@ pub async fn check(
         let _ = routed(session, ctx, &path);
         return Err(rejection.into());
     }
+    if overflowing(ctx) && !overload::exempt(&session.req_header().method, &path) {
+        let _ = routed(session, ctx, &path);
+        return Err(overload::no_connection().into());
+    }
     if local::public(session, ctx, gateway, &path).await? {
         return Ok(Step::Answered);
+    }
+    match overload::in_flight(gateway) {
+        Ok(claim) => ctx.in_flight = Some(claim),
+        Err(rejection) => {
+            let _ = routed(session, ctx, &path);
+            return Err(rejection.into());
+        }
     }
     let endpoint = routed(session, ctx, &path)?;
     if endpoint.operation == Operation::Catalog {
@@ -117,14 +126,27 @@ pub async fn check(
         return Ok(Step::Answered);
     }
     let length = announced_length(session, snapshot.body_limit)?;
+    // A JSON body is held whole: all of it has its place before any of it is read.
+    let whole = match endpoint.operation.body() {
+        route::Body::Multipart => 0,
+        _ => length.unwrap_or(0),
+    };
+    let mut claim = overload::room(gateway, whole)?;
     ctx.welcomed = welcome(session).await?;
     let body = match endpoint.operation.body() {
         route::Body::Multipart => {
-            let upload = upload::open(session, ctx, length).await?;
+            let upload = upload::open(session, ctx, length, &mut claim).await?;
+            if let Some(exchange) = &ctx.exchange {
+                exchange.hold(claim, None);
+            }
             Body::Upload(Box::new(upload))
         }
         _ => {
-            let bytes = read_whole(session, length, snapshot.body_limit).await?;
+            let limit = snapshot.body_limit;
+            let bytes = read_whole(session, length, limit, &mut claim).await?;
+            if let Some(exchange) = &ctx.exchange {
+                exchange.hold(claim, Some(&bytes));
+            }
             let call = read_call(&bytes).map_err(refused_call)?;
             required(&call, endpoint.operation)?;
             Body::Json { call, bytes }
@@ -156,10 +178,17 @@ fn served(snapshot: &Snapshot, permit: &Permit, operation: Operation) -> Result<
     }
 }
 
+/// Whether the connection is one too many.
+fn overflowing(ctx: &Context) -> bool {
+    ctx.exchange
+        .as_ref()
+        .is_some_and(|exchange| exchange.fault == Some(Fault::Overloaded))
+}
+
 /// What was wrong with the request before anyone looked at what it asks for.
 fn faulty(ctx: &Context) -> Result<(), Rejection> {
     let (code, message) = match ctx.exchange.as_ref().and_then(|exchange| exchange.fault) {
-        None => return Ok(()),
+        None | Some(Fault::Overloaded) => return Ok(()),
         Some(Fault::Framing) => (
             Code::InvalidRequest,
             "The request's framing is ambiguous: send either one Content-Length or Transfer-Encoding: chunked, and CRLF line ends.",
@@ -233,105 +262,6 @@ fn routed(session: &Session, ctx: &mut Context, path: &str) -> Result<Endpoint, 
             ))
         }
     }
-}
-
-fn announced_length(session: &Session, limit: u64) -> Result<Option<u64>, Rejection> {
-    let Some(value) = session.req_header().headers.get(CONTENT_LENGTH) else {
-        return Ok(None);
-    };
-    let length = value
-        .to_str()
-        .ok()
-        .and_then(|text| text.trim().parse::<u64>().ok());
-    match length {
-        Some(length) if length > limit => Err(too_large(limit)),
-        Some(length) => Ok(Some(length)),
-        None => Err(Rejection::new(
-            Code::InvalidRequest,
-            "Content-Length is not a number.",
-        )),
-    }
-}
-
-/// Says `100 Continue` to a client that waits for it, which Pingora never does; true if it did.
-async fn welcome(session: &mut Session) -> Result<bool, BError> {
-    let waits = session
-        .req_header()
-        .headers
-        .get(EXPECT)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    if waits {
-        session
-            .as_downstream_mut()
-            .write_continue_response()
-            .await?;
-    }
-    Ok(waits)
-}
-
-/// The next chunk of the body; `None` at its end.
-pub async fn next_chunk(session: &mut Session) -> Result<Option<Bytes>, Refusal> {
-    session.read_request_body().await.map_err(|error| {
-        if *error.etype() == ErrorType::ReadTimedout {
-            return body_overdue().into();
-        }
-        if error.etype().as_str() == "InvalidChunk" {
-            let message = "The chunked body is malformed.";
-            return Rejection::new(Code::InvalidRequest, message).into();
-        }
-        error.into_down().into()
-    })
-}
-
-/// The refusal of a client that stops in the middle of its body.
-pub fn body_overdue() -> Rejection {
-    Rejection::new(
-        Code::RequestTimeout,
-        format!(
-            "The body did not arrive: nothing came for {} s.",
-            BODY_SILENCE.as_secs()
-        ),
-    )
-}
-
-async fn read_whole(
-    session: &mut Session,
-    announced: Option<u64>,
-    limit: u64,
-) -> Result<Bytes, Refusal> {
-    let mut pieces: Vec<Bytes> = Vec::new();
-    let mut length = 0;
-    while let Some(piece) = next_chunk(session).await? {
-        length += piece.len() as u64;
-        if length > limit {
-            return Err(too_large(limit).into());
-        }
-        // Nearly every request: one piece, not copied again.
-        if announced == Some(piece.len() as u64) {
-            return Ok(piece);
-        }
-        pieces.push(piece);
-    }
-    // Joined once, at the end: a buffer that grew with the body would hold it up to three times
-    // while it grows, and an endless body could make it do so.
-    match pieces.len() {
-        0 | 1 => Ok(pieces.pop().unwrap_or_default()),
-        _ => {
-            let mut whole = BytesMut::with_capacity(usize::try_from(length).unwrap_or(0));
-            for piece in pieces {
-                whole.extend_from_slice(&piece);
-            }
-            Ok(whole.freeze())
-        }
-    }
-}
-
-/// The refusal of a body above the limit.
-pub fn too_large(limit: u64) -> Rejection {
-    Rejection::new(
-        Code::RequestTooLarge,
-        format!("The request body is larger than the limit of {limit} bytes."),
-    )
 }
 
 fn required(call: &Call, operation: Operation) -> Result<(), Rejection> {

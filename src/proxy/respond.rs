@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::headers::{EXPOSED, REQUEST_ID, X_REQUEST_ID};
+use crate::downstream::Fault;
 use crate::record::event::Outcome;
 use crate::rejection::{Code, Rejection};
 use crate::route::Api;
@@ -133,6 +134,10 @@ async fn drain(session: &mut Session, ctx: &Context) {
         return;
     }
     if let Some(exchange) = &ctx.exchange {
+        if exchange.fault == Some(Fault::Overloaded) {
+            // The connection is closed behind the answer.
+            return;
+        }
         exchange.unread(Vec::new());
     }
     let read = async {

@@ -3,6 +3,7 @@
 use super::charge::{noted, settle};
 use super::choice::{limited_by_provider, refused_credential};
 use super::context::{Active, Context, Forward};
+use super::excess::fits;
 use super::form::{is_stream, metered};
 use super::headers::{X_ACCEL_BUFFERING, downward, take_response};
 use super::respond::{allow_browsers, identify, tell_rates, terminal_event};
@@ -158,6 +159,15 @@ pub fn pass(
                 }
                 held.extend_from_slice(&chunk);
                 Bytes::new()
+            }
+            (None, Some(meter))
+                if !is_stream(meter.form())
+                    && !fits(ctx.snapshot.answer_limit, forward.relayed, chunk.len()) =>
+            {
+                if let Some(attempt) = &mut forward.attempt {
+                    attempt.end(&ctx.snapshot.recorder, AttemptEnd::Broken);
+                }
+                return Err(oversized());
             }
             (None, Some(meter)) => match meter.push(chunk) {
                 Ok(chunk) => chunk,

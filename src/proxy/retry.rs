@@ -4,6 +4,7 @@
 use super::REFUSED;
 use super::choice::any_left;
 use super::context::{Body, Context};
+use super::failure::exhausted;
 use super::snapshot::Retries;
 use crate::downstream::session::FIRST_BYTE_OVERDUE;
 use crate::record::metrics::AttemptEnd;
@@ -47,6 +48,11 @@ pub fn another(ctx: &mut Context) -> bool {
 
 /// After a failure to connect: on to the provider's next address, or to the next upstream.
 pub fn unreachable(ctx: &mut Context, peer: &HttpPeer, mut error: Box<Error>) -> Box<Error> {
+    if exhausted(&error) {
+        // It is not the provider's fault, and the next one could not be reached either.
+        error.set_retry(false);
+        return error;
+    }
     let Some(forward) = &mut ctx.forward else {
         return error;
     };

@@ -6,6 +6,7 @@ use crate::billing::ledger::Ledger;
 use crate::catalog::Catalog;
 use crate::limit::flood::Flood;
 use crate::limit::limiter::Limiter;
+use crate::limit::overload::Caps;
 use crate::record::access_log::AccessLog;
 use crate::record::metrics::Metrics;
 use crate::record::recorder::Recorder;
@@ -29,6 +30,8 @@ pub struct Gateway {
     pub snapshot: ArcSwap<Snapshot>,
     /// Metrics of the process.
     pub metrics: Arc<Metrics>,
+    /// What the process takes on.
+    pub caps: Arc<Caps>,
     /// Where finished requests are written.
     pub log: AccessLog,
     /// When the process started.
@@ -99,6 +102,8 @@ pub struct Snapshot {
     pub header_limit: usize,
     /// The largest request body in bytes.
     pub body_limit: u64,
+    /// The largest answer that is no stream, in bytes.
+    pub answer_limit: u64,
     /// Of the prices.
     pub currency: String,
     /// Metric handles.

@@ -1,8 +1,11 @@
 //! Multipart bodies: looked into until the model is known, then streamed up, watched to the end.
 
+use super::body::{next_chunk, too_large};
 use super::context::Context;
-use super::request::{Refusal, next_chunk, too_large};
+use super::overload::more_room;
+use super::request::Refusal;
 use crate::downstream::unread::{Collected, Piece, splice};
+use crate::limit::overload::Claim;
 use crate::rejection::{Code, Rejection};
 use crate::wire::multipart::{Fault, Field, ModelField, MultipartScan};
 use bytes::Bytes;
@@ -92,7 +95,7 @@ impl Upload {
     }
 }
 
-/// Reads a form until its model is known.
+/// Reads a form until its model is known. What is held of it in memory is added to the claim.
 ///
 /// # Errors
 /// A refusal, or that the client is gone.
@@ -100,6 +103,7 @@ pub async fn open(
     session: &mut Session,
     ctx: &Context,
     length: Option<u64>,
+    claim: &mut Claim,
 ) -> Result<Upload, Refusal> {
     let limit = ctx.snapshot.body_limit;
     let mut types = session.req_header().headers.get_all(CONTENT_TYPE).iter();
@@ -130,6 +134,8 @@ pub async fn open(
             return Err(too_large(limit).into());
         }
         scan.push(&chunk).map_err(fault)?;
+        let held = Collected::in_memory(begun.len() + chunk.len() as u64);
+        more_room(claim, held - Collected::in_memory(begun.len()))?;
         begun.push(chunk).map_err(|error| {
             log::error!("cannot spool an upload: {error}");
             Rejection::new(

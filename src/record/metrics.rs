@@ -3,8 +3,10 @@
 
 use super::billing::BillingMetrics;
 use super::limits::{LimitMetrics, StoreMetrics};
+use super::overload::OverloadMetrics;
 use super::reload::ReloadMetrics;
 use super::upstreams::UpstreamMetrics;
+use crate::limit::overload::Caps;
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
@@ -216,6 +218,15 @@ impl Metrics {
     /// They were registered before.
     pub fn store(&self) -> Result<Arc<StoreMetrics>, prometheus::Error> {
         Ok(Arc::new(StoreMetrics::new(&self.registry)?))
+    }
+
+    /// Shows what the process takes on, once.
+    ///
+    /// # Errors
+    /// They were registered before.
+    pub fn watch(&self, caps: Arc<Caps>) -> Result<(), prometheus::Error> {
+        let metrics = OverloadMetrics::new(caps)?;
+        self.registry.register(Box::new(metrics))
     }
 
     /// The text format.

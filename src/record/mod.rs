@@ -7,6 +7,7 @@ pub mod event;
 pub mod limits;
 mod line;
 pub mod metrics;
+pub mod overload;
 pub mod recorder;
 pub mod reload;
 pub mod status;

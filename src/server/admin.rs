@@ -1,5 +1,6 @@
 //! Configuration → what the admin API knows of it.
 
+use super::door::Door;
 use super::keys::file_id;
 use crate::admin::{Admin, Backends, Package, Settings};
 use crate::auth::record::{AccountRecord, KeyBilling as Billing, KeyRecord, SpendCap};
@@ -50,14 +51,14 @@ impl ServeHttp for Current {
 ///
 /// # Errors
 /// The address cannot be bound.
-pub fn serve(
+pub(crate) fn serve(
     bind: SocketAddr,
-    admin: Arc<Current>,
+    door: Door<Current>,
     shutdown: watch::Receiver<bool>,
 ) -> Result<(SocketAddr, JoinHandle<()>), String> {
     let socket = super::bound(bind, "admin")?;
     let address = super::local_address(&socket)?;
-    let task = tokio::spawn(super::listen::serve(socket, None, admin, shutdown));
+    let task = tokio::spawn(super::listen::serve(socket, None, door, shutdown));
     Ok((address, task))
 }
 
@@ -245,7 +246,7 @@ keys:
         let (settings, backends) = crate::admin::fake_tests::parts(Arc::default());
         let admin = Arc::new(Current::new(settings, backends));
         let (_keep, never) = watch::channel(false);
-        let (address, _) = serve(([127, 0, 0, 1], 0).into(), admin, never).unwrap();
+        let (address, _) = serve(([127, 0, 0, 1], 0).into(), Door::open(admin), never).unwrap();
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         let mut all = String::new();
         for (request, end) in requests {

@@ -145,6 +145,7 @@ pub fn snapshot(
         trusted_proxies: config.trusted_proxies.clone(),
         header_limit: usize::try_from(config.limits.header).unwrap_or(usize::MAX),
         body_limit: config.limits.body,
+        answer_limit: config.limits.answer,
         currency: config.currency.clone(),
         recorder,
         traffic,

@@ -1,12 +1,16 @@
 //! Listening sockets: accept, dress with TLS and buffers, serve.
 
+use super::door::{Door, Guest, Loan, Trouble};
 use super::stream::Buffered;
 use crate::downstream::header_clock::HeaderClock;
+use crate::limit::overload::out_of_descriptors;
 use pingora::apps::ServerApp;
 use pingora::listeners::tls::Acceptor;
 use pingora::protocols::l4::stream::Stream as L4;
 use pingora::protocols::{GetSocketDigest, SocketDigest};
 use pingora::server::ShutdownWatch;
+use socket2::SockRef;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -22,6 +26,10 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Connections that the kernel may hold until they are accepted.
 const BACKLOG: u32 = 4096;
 
+/// Bytes that wait in the kernel until a client takes them, beyond those that are on their way. By
+/// itself it keeps 4 MiB for each that reads slowly. The value is that of the measurements in the kernel change that brought the option (E. Dumazet, 2013).
+const UNSENT: u32 = 128 << 10;
+
 /// Binds an address; port 0 takes a free one.
 ///
 /// # Errors
@@ -33,6 +41,8 @@ pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     };
     // A restarted gateway must not wait for its old connections to be forgotten.
     socket.set_reuseaddr(true)?;
+    // Accepted connections have it from the listener. Where the system does not know it, all goes as well.
+    let _ = SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT);
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
@@ -41,35 +51,71 @@ pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 pub async fn serve<A>(
     listener: TcpListener,
     tls: Option<Arc<Acceptor>>,
-    app: Arc<A>,
+    door: Door<A>,
     mut shutdown: ShutdownWatch,
 ) where
     A: ServerApp + Send + Sync + 'static,
 {
+    let mut trouble = Trouble::default();
+    // Let go where there are no descriptors left, so that the next connection gets its place.
+    let mut loan: Option<Loan> = None;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = shutdown.changed() => return,
         };
-        match accepted {
+        let error = match accepted {
             Ok((socket, peer)) => {
-                tokio::spawn(connection(
-                    socket,
-                    peer,
-                    tls.clone(),
-                    app.clone(),
-                    shutdown.clone(),
-                ));
+                let loan = loan.take().and_then(Loan::needed);
+                if loan.is_none() && trouble.is_over() {
+                    door.replenish();
+                }
+                // Whoever is not let in is closed here.
+                if let Some(guest) = door.admit(loan) {
+                    let served = connection(socket, peer, tls.clone(), guest, shutdown.clone());
+                    tokio::spawn(served);
+                }
+                continue;
             }
-            Err(error) => {
-                log::warn!("cannot accept a connection: {error}");
-                sleep(PAUSE).await;
+            Err(error) => error,
+        };
+        if error.kind() == ErrorKind::ConnectionAborted {
+            // It left while it waited.
+            continue;
+        }
+        trouble.again(&error);
+        if out_of_descriptors(&error) {
+            door.make_room();
+            if loan.is_none() {
+                loan = door.spare();
+                if loan.is_some() {
+                    continue;
+                }
             }
         }
+        sleep(PAUSE).await;
     }
 }
 
 async fn connection<A>(
+    socket: TcpStream,
+    peer: SocketAddr,
+    tls: Option<Arc<Acceptor>>,
+    guest: Guest<A>,
+    shutdown: ShutdownWatch,
+) where
+    A: ServerApp + Send + Sync + 'static,
+{
+    let app = guest.app.clone();
+    let served = greet(socket, peer, tls, app, shutdown);
+    match guest.within {
+        None => served.await,
+        // What is not done by then was given its chance.
+        Some(time) => timeout(time, served).await.unwrap_or(()),
+    }
+}
+
+async fn greet<A>(
     socket: TcpStream,
     peer: SocketAddr,
     tls: Option<Arc<Acceptor>>,

@@ -84,8 +84,12 @@ impl DemoStand {
             let address = super::local_address(&listener)?;
             let app = Arc::new(Demo::new(key.clone()));
             let shutdown = self.shutdown.clone();
-            self.serving
-                .spawn(super::listen::serve(listener, None, app, shutdown));
+            self.serving.spawn(super::listen::serve(
+                listener,
+                None,
+                super::door::Door::open(app),
+                shutdown,
+            ));
             self.access = Some(DemoAccess { address, key });
         }
         Ok(self.access.clone())

@@ -3,12 +3,15 @@
 pub mod admin;
 mod books;
 mod build;
+mod caps;
 mod checks;
+pub(crate) mod door;
 mod keys;
 mod listen;
 mod local;
 mod marks;
 mod previous;
+mod refresh;
 mod reload;
 mod roster;
 mod stores;
@@ -22,6 +25,7 @@ use crate::auth::secret::{KeyHash, generate};
 use crate::clock::Clock;
 use crate::config::{BillingMode, Config};
 use crate::downstream::edge::Edge;
+use crate::downstream::idle::Idle;
 use crate::id::RequestId;
 use crate::proxy::snapshot::Gateway;
 use crate::proxy::{Proxy, malformed};
@@ -29,12 +33,11 @@ use crate::record::access_log::AccessLog;
 use crate::record::metrics::Metrics;
 use crate::rejection::{Code, Rejection};
 use crate::route::Api;
-use crate::upstream::Provider;
-use crate::upstream::addresses::REFRESH;
 use crate::wire::error::Dialect;
 use arc_swap::ArcSwap;
 use books::Connected;
 use build::Lasting;
+use door::Door;
 use keys::Keys;
 use pingora::apps::HttpServerOptions;
 use pingora::proxy::HttpProxy;
@@ -52,7 +55,7 @@ use swap::Parts;
 pub use tls::check_files;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 /// Idle connections to providers that are kept, over all of them.
 const POOL: usize = 1024;
@@ -106,6 +109,11 @@ pub async fn start(
     source: Option<Source>,
 ) -> Result<Running, String> {
     let metrics = Metrics::new().map_err(|error| format!("metrics: {error}"))?;
+    caps::raise_descriptors();
+    let caps = caps::new(&config.limits);
+    metrics
+        .watch(caps.clone())
+        .map_err(|error| format!("metrics: {error}"))?;
     let (stop, stopped) = watch::channel(false);
     // What is served to the very end: metrics, and the demo provider, whose requests end last.
     let (keep, never) = watch::channel(false);
@@ -147,14 +155,17 @@ pub async fn start(
     let gateway = Arc::new(Gateway {
         snapshot: ArcSwap::from_pointee(snapshot),
         metrics,
+        caps: caps.clone(),
         log,
         started: Instant::now(),
         started_at: SystemTime::now(),
         ready: AtomicBool::new(false),
     });
 
-    let edge = Arc::new(edge(gateway.clone()));
     let (reloader, asked) = reload::channel(source.is_some());
+    let idle = Arc::<Idle>::default();
+    let edge = edge(gateway.clone(), idle.clone());
+    let door = Door::clients(edge.clone(), edge.overflow(), idle, &caps);
     let mut listeners = Vec::new();
     let mut certificates = Vec::new();
     for listener in &config.listeners {
@@ -173,7 +184,7 @@ pub async fn start(
         tasks.push(tokio::spawn(listen::serve(
             socket,
             tls,
-            edge.clone(),
+            door.clone(),
             stopped.clone(),
         )));
     }
@@ -185,7 +196,7 @@ pub async fn start(
         tasks.push(tokio::spawn(listen::serve(
             socket,
             None,
-            app,
+            Door::operators(app, &caps),
             never.clone(),
         )));
     }
@@ -210,12 +221,12 @@ pub async fn start(
         };
         let app = Arc::new(admin::Current::new(settings, backends));
         current = Some(app.clone());
-        let (address, task) = admin::serve(admin.bind, app, never)?;
+        let (address, task) = admin::serve(admin.bind, Door::operators(app, &caps), never)?;
         admin_at = Some(address);
         tasks.push(task);
     }
     tasks.push(tokio::spawn(checks::run(gateway.clone(), stopped.clone())));
-    tasks.push(tokio::spawn(refresh_addresses(gateway.clone(), stopped)));
+    tasks.push(tokio::spawn(refresh::run(gateway.clone(), stopped)));
     let in_force = Arc::new(ArcSwap::from_pointee(config.clone()));
     if let Some(source) = source {
         let parts = Parts {
@@ -321,7 +332,7 @@ fn needs_session_key(config: &Config) -> bool {
             .all(|listener| listener.bind.ip().is_loopback())
 }
 
-fn edge(gateway: Arc<Gateway>) -> Edge<HttpProxy<Proxy>> {
+fn edge(gateway: Arc<Gateway>, idle: Arc<Idle>) -> Arc<Edge<HttpProxy<Proxy>>> {
     let conf = ServerConf {
         upstream_keepalive_pool_size: POOL,
         ..ServerConf::default()
@@ -343,7 +354,12 @@ fn edge(gateway: Arc<Gateway>) -> Edge<HttpProxy<Proxy>> {
         (envelope.status, envelope.body)
     };
     let header_limit = move || limits.snapshot.load().header_limit;
-    Edge::new(Arc::new(proxy), Box::new(header_limit), Box::new(answer))
+    Edge::new(
+        Arc::new(proxy),
+        Arc::new(header_limit),
+        Arc::new(answer),
+        idle,
+    )
 }
 
 fn bound(address: SocketAddr, setting: &str) -> Result<tokio::net::TcpListener, String> {
@@ -354,29 +370,4 @@ fn bound(address: SocketAddr, setting: &str) -> Result<tokio::net::TcpListener, 
 
 fn local_address(listener: &tokio::net::TcpListener) -> Result<SocketAddr, String> {
     listener.local_addr().map_err(|error| error.to_string())
-}
-
-/// Keeps the providers' addresses fresh.
-async fn refresh_addresses(gateway: Arc<Gateway>, mut stopped: watch::Receiver<bool>) {
-    let mut ticks = interval(REFRESH);
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            _ = stopped.changed() => return,
-        }
-        let snapshot = gateway.snapshot.load_full();
-        for (provider, _) in &snapshot.providers {
-            resolve(provider).await;
-        }
-    }
-}
-
-/// Asks where a provider is now.
-async fn resolve(provider: &Provider) {
-    if let Err(error) = provider.addresses.refresh().await {
-        log::warn!(
-            "provider {}: cannot resolve its host: {error}",
-            provider.name
-        );
-    }
 }

@@ -33,13 +33,19 @@ const STALLED: Duration = Duration::from_secs(30);
 /// A request's header must be whole so long after its first byte.
 const HEADER: Duration = Duration::from_secs(10);
 
+/// What a client of HTTP/2 has to say first: 24 bytes that name the protocol, and the header of its
+/// settings (RFC 9113, section 3.4). Nothing else would notice one that never says it.
+const PREFACE: usize = 24 + 9;
+
 /// A connection with buffered writes.
 #[derive(Debug)]
 pub struct Buffered<S: IO> {
     stream: BufWriter<S>,
     stalled: Option<Pin<Box<Sleep>>>,
     clock: Arc<HeaderClock>,
-    /// When the header under way must be whole.
+    /// What is still to come of the preface of HTTP/2; 0 for HTTP/1.1.
+    preface: usize,
+    /// When the header under way, or the preface, must be whole.
     due: Option<Instant>,
     overdue: Option<Pin<Box<Sleep>>>,
 }
@@ -47,11 +53,13 @@ pub struct Buffered<S: IO> {
 impl<S: IO> Buffered<S> {
     /// Buffers a connection.
     pub fn new(stream: S, clock: Arc<HeaderClock>) -> Buffered<S> {
+        let http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
         Buffered {
             stream: BufWriter::with_capacity(WRITE_BUFFER, stream),
             stalled: None,
             clock,
-            due: None,
+            preface: if http2 { PREFACE } else { 0 },
+            due: http2.then(|| Instant::now() + HEADER),
             overdue: None,
         }
     }
@@ -60,7 +68,7 @@ impl<S: IO> Buffered<S> {
     /// does not come in one piece.
     fn header_overdue(&mut self, cx: &mut Context<'_>) -> bool {
         let due = match self.due {
-            Some(due) if self.clock.runs() => due,
+            Some(due) if self.preface > 0 || self.clock.runs() => due,
             _ => {
                 self.overdue = None;
                 return false;
@@ -92,9 +100,12 @@ impl<S: IO> AsyncRead for Buffered<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<Result<()>> {
+        let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         match read {
             Poll::Ready(_) => {
+                let came = buf.filled().len() - before;
+                self.preface = self.preface.saturating_sub(came);
                 if self.clock.heard() {
                     self.due = Some(Instant::now() + HEADER);
                     self.overdue = None;

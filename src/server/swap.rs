@@ -2,6 +2,7 @@
 
 use super::admin::{self, Current};
 use super::build::{self, DemoAccess, Lasting};
+use super::caps;
 use super::keys::Keys;
 use super::previous::Previous;
 use super::roster::Roster;
@@ -110,6 +111,9 @@ impl Parts {
             }
             if let Some(admin) = &self.admin {
                 admin.replace(admin::settings(&config, self.session_key.as_deref()));
+            }
+            if config.limits != old.limits {
+                caps::set(&self.gateway.caps, &config.limits);
             }
             if config.log.level != old.log.level {
                 log::set_max_level(config.log.level.into());

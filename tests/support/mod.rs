@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod clock;
+pub mod endless;
 pub mod gateway;
 pub mod hostile;
 pub mod http;

@@ -17,7 +17,23 @@ pub struct Served {
 impl Served {
     /// Serves a file, with these variables and no others.
     pub fn start(path: &Path, variables: &[(&str, &str)]) -> Served {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
+        Served::spawn(
+            Command::new(env!("CARGO_BIN_EXE_tollgate")),
+            path,
+            variables,
+        )
+    }
+
+    /// The same for a process that may have so many files open and no more.
+    pub fn with_files(path: &Path, files: u32) -> Served {
+        let mut shell = Command::new("/bin/sh");
+        let line = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
+        shell.args(["-c", &line, env!("CARGO_BIN_EXE_tollgate")]);
+        Served::spawn(shell, path, &[])
+    }
+
+    fn spawn(mut command: Command, path: &Path, variables: &[(&str, &str)]) -> Served {
+        let mut child = command
             .args(["serve", "--config"])
             .arg(path)
             .current_dir(path.parent().unwrap())
@@ -36,6 +52,16 @@ impl Served {
             }
         });
         Served { child, told }
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What has been told by now.
+    pub fn told(&self) -> Vec<String> {
+        self.told.try_iter().collect()
     }
 
     /// What is told up to a line that has this in it.

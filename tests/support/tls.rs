@@ -78,7 +78,7 @@ impl Identity {
         )
     }
 
-    fn acceptor(&self, alpn: &[&str]) -> TlsAcceptor {
+    pub fn acceptor(&self, alpn: &[&str]) -> TlsAcceptor {
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.clone()));
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()

@@ -18,7 +18,7 @@ use crate::process::free_ports;
 use crate::provider::add_chunk;
 
 /// The longest request that is read.
-const LONGEST: usize = 64 * 1024;
+const LONGEST: usize = 2 * 1024 * 1024;
 
 /// The longest time that a wish may ask to wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -93,7 +93,8 @@ impl Book {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn came(&self, wish: Option<Wish>) -> Option<Wish> {
+    /// Counts a request that came; gives its wish back.
+    pub fn came(&self, wish: Option<Wish>) -> Option<Wish> {
         let mut pages = self.pages();
         let Some(wish) = wish else {
             pages.unread += 1;
@@ -110,7 +111,8 @@ impl Book {
         Some(wish)
     }
 
-    fn note(&self, wish: Wish, change: impl FnOnce(&mut Told)) {
+    /// Changes what is told of a request that came.
+    pub fn note(&self, wish: Wish, change: impl FnOnce(&mut Told)) {
         if let Some(told) = self.pages().told.get_mut(&wish.number) {
             change(told);
         }
@@ -168,55 +170,60 @@ async fn converse(mut stream: TcpStream, book: &Book) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut bytes = Vec::with_capacity(8 * 1024);
     loop {
-        let head_length = loop {
-            if let Some(length) = http::head_length(&bytes) {
-                break length;
-            }
-            read(&mut stream, &mut bytes).await?;
-        };
-        let head: Vec<u8> = bytes.drain(..head_length).collect();
-        let mut framing = http::framing(&head)?.unwrap_or(Body::Length(0));
-        let mut body = Vec::with_capacity(1024);
-        loop {
-            let (used, complete) = framing.feed(&bytes, |piece| body.extend_from_slice(piece))?;
-            bytes.drain(..used);
-            if complete {
-                break;
-            }
-            if body.len() > LONGEST {
-                return Err(Malformed("a body that is too long").into());
-            }
-            read(&mut stream, &mut bytes).await?;
-        }
+        let body = receive(&mut stream, &mut bytes).await?;
         let Some(wish) = book.came(Wish::find(&body)) else {
             stream
                 .write_all(&whole(400, r#"{"error":{"message":"no wish"}}"#))
                 .await?;
             continue;
         };
-        let wait = Duration::from_millis(wish.wait_ms).min(LONGEST_WAIT);
-        let asked = body
-            .windows(USAGE_ASKED.len())
-            .any(|part| part == USAGE_ASKED);
-        let served = serve(&mut stream, book, wish, wait, asked).await;
-        if served.is_err() {
-            book.note(wish, |told| told.closed = Some(Instant::now().into_std()));
-            return served;
-        }
+        serve(&mut stream, book, wish, &body).await?;
     }
 }
 
+/// Reads one request, and gives its body; `bytes` are those that were read beyond it.
+pub async fn receive(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Result<Vec<u8>> {
+    let head_length = loop {
+        if let Some(length) = http::head_length(bytes) {
+            break length;
+        }
+        read(stream, bytes).await?;
+    };
+    let head: Vec<u8> = bytes.drain(..head_length).collect();
+    let mut framing = http::framing(&head)?.unwrap_or(Body::Length(0));
+    let mut body = Vec::with_capacity(1024);
+    loop {
+        let (used, complete) = framing.feed(bytes, |piece| body.extend_from_slice(piece))?;
+        bytes.drain(..used);
+        if complete {
+            return Ok(body);
+        }
+        if body.len() > LONGEST {
+            return Err(Malformed("a body that is too long").into());
+        }
+        read(stream, bytes).await?;
+    }
+}
+
+/// Answers one request as it wishes, and notes when the gateway does not wait for all of it.
+pub async fn serve(stream: &mut TcpStream, book: &Book, wish: Wish, body: &[u8]) -> Result<()> {
+    let asked = body
+        .windows(USAGE_ASKED.len())
+        .any(|part| part == USAGE_ASKED);
+    let served = answered(stream, book, wish, asked).await;
+    if served.is_err() {
+        book.note(wish, |told| told.closed = Some(Instant::now().into_std()));
+    }
+    served
+}
+
 /// Answers one request; `asked` for the usage of a stream.
-async fn serve(
-    stream: &mut TcpStream,
-    book: &Book,
-    wish: Wish,
-    wait: Duration,
-    asked: bool,
-) -> Result<()> {
+async fn answered(stream: &mut TcpStream, book: &Book, wish: Wish, asked: bool) -> Result<()> {
+    let wait = Duration::from_millis(wish.wait_ms).min(LONGEST_WAIT);
     match wish.kind {
         Kind::Stream(events) => {
-            send_events(stream, book, wish, events.min(MOST_EVENTS), wait, asked).await
+            send_events(stream, book, wish, events.min(MOST_EVENTS)).await?;
+            end_events(stream, book, wish, asked).await
         }
         Kind::Whole | Kind::Picture => {
             attend(stream, Instant::now() + wait).await?;
@@ -274,7 +281,8 @@ fn answer(wish: Wish) -> Vec<u8> {
     }
 }
 
-fn whole(status: u16, body: &str) -> Vec<u8> {
+/// A JSON text with a status.
+pub fn whole(status: u16, body: &str) -> Vec<u8> {
     let length = body.len();
     format!("HTTP/1.1 {status} OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}")
         .into_bytes()
@@ -292,16 +300,15 @@ fn usage(tokens: Tokens) -> String {
     )
 }
 
-/// Sends events at their times, then the usage if it was asked for, then the end.
-async fn send_events(
+/// Sends the header of a stream, and so many events at their times.
+pub async fn send_events(
     stream: &mut TcpStream,
     book: &Book,
     wish: Wish,
     events: u64,
-    apart: Duration,
-    asked: bool,
 ) -> Result<()> {
     let begin = Instant::now();
+    let apart = Duration::from_millis(wish.wait_ms).min(LONGEST_WAIT);
     let mut bytes = STREAM_HEAD.to_vec();
     for number in 0..events {
         attend(stream, begin + apart * u32::try_from(number)?).await?;
@@ -310,6 +317,13 @@ async fn send_events(
         stream.write_all(&bytes).await?;
         bytes.clear();
     }
+    // Of no events, the header at least.
+    Ok(stream.write_all(&bytes).await?)
+}
+
+/// Sends the usage of a stream if it was asked for, then its end.
+async fn end_events(stream: &mut TcpStream, book: &Book, wish: Wish, asked: bool) -> Result<()> {
+    let mut bytes = Vec::with_capacity(1024);
     if asked {
         let usage = usage(wish.tokens());
         add_chunk(
@@ -322,8 +336,7 @@ async fn send_events(
     }
     add_chunk(&mut bytes, "data: [DONE]\n\n");
     bytes.extend_from_slice(b"0\r\n\r\n");
-    stream.write_all(&bytes).await?;
-    Ok(())
+    Ok(stream.write_all(&bytes).await?)
 }
 
 const STREAM_HEAD: &[u8] =

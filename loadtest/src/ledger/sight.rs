@@ -28,6 +28,11 @@ pub struct Sight {
 
 /// Looks once.
 pub async fn look(address: SocketAddr) -> Result<Sight> {
+    sight(&page(address).await?).ok_or_else(|| "metrics of charges are missing".into())
+}
+
+/// All metrics, as a gateway shows them.
+pub async fn page(address: SocketAddr) -> Result<String> {
     let request = format!("GET /metrics HTTP/1.1\r\nhost: {address}\r\n\r\n");
     let mut page = Vec::with_capacity(64 * 1024);
     let exchange = async {
@@ -37,9 +42,8 @@ pub async fn look(address: SocketAddr) -> Result<Sight> {
     let (status, _) = timeout(PATIENCE, exchange)
         .await
         .map_err(|_| "a gateway does not show its metrics")??;
-    let page = String::from_utf8_lossy(&page);
     match status {
-        200 => sight(&page).ok_or_else(|| "metrics of charges are missing".into()),
+        200 => Ok(String::from_utf8_lossy(&page).into_owned()),
         _ => Err(format!("a gateway answers {status} for its metrics").into()),
     }
 }

@@ -55,6 +55,18 @@ pub struct Terms<'a> {
     pub redis: Option<SocketAddr>,
 }
 
+/// Where a gateway listens, and where it keeps what must last.
+pub struct Places {
+    /// Where requests go.
+    pub front: SocketAddr,
+    /// The admin API.
+    pub admin: SocketAddr,
+    /// The metrics.
+    pub metrics: SocketAddr,
+    /// The store's directory.
+    pub store: PathBuf,
+}
+
 /// One gateway. Its lives follow each other on the same ports and the same directory.
 pub struct Node {
     /// What it is called in reports.
@@ -76,10 +88,26 @@ pub struct Node {
 impl Node {
     /// One that does not run yet.
     pub fn new(name: &str, program: &Path, scratch: &Scratch, terms: &Terms<'_>) -> Result<Self> {
+        Node::configured(name, program, scratch, |places| yaml(terms, places))
+    }
+
+    /// The same, with a configuration of one's own.
+    pub fn configured(
+        name: &str,
+        program: &Path,
+        scratch: &Scratch,
+        yaml: impl FnOnce(&Places) -> String,
+    ) -> Result<Self> {
         let [front, admin, metrics] = free_ports()?;
         let file = scratch.path().join(format!("{}.yaml", front.port()));
         let store = scratch.path().join(format!("store-{}", front.port()));
-        std::fs::write(&file, yaml(terms, front, admin, metrics, &store))?;
+        let places = Places {
+            front,
+            admin,
+            metrics,
+            store,
+        };
+        std::fs::write(&file, yaml(&places))?;
         Ok(Node {
             name: name.to_owned(),
             front,
@@ -186,19 +214,19 @@ impl Node {
 }
 
 /// The configuration file. Limits are local without Redis, and money is refused after a grace: the defaults.
-fn yaml(
-    terms: &Terms<'_>,
-    front: SocketAddr,
-    admin: SocketAddr,
-    metrics: SocketAddr,
-    store: &Path,
-) -> String {
+fn yaml(terms: &Terms<'_>, places: &Places) -> String {
     let Terms {
         provider,
         accounts,
         keys,
         redis,
     } = terms;
+    let Places {
+        front,
+        admin,
+        metrics,
+        store,
+    } = places;
     let store = store.display();
     let redis = redis.map_or(String::new(), |redis| {
         format!(
@@ -208,7 +236,8 @@ fn yaml(
     let [input, output, cached] = [PRICE.input, PRICE.output, PRICE.cached]
         .map(|price| decimal(i64::try_from(price).unwrap_or_default()));
     let picture = decimal(PICTURE);
-    let mut text = format!(
+    let payers = payers(accounts, keys);
+    format!(
         r#"version: 1
 threads: 2
 listeners: [{{ bind: "{front}" }}]
@@ -227,13 +256,16 @@ models:
     modality: image
     upstreams: [{{ provider: fake, model: fake }}]
     price: {{ image: {picture} }}
-plans:
-  open: {{ models: ["*"] }}
-billing: {{ mode: enforce }}
-accounts:
-"#
+{payers}"#
+    )
+}
+
+/// Who pays: one plan without limits, accounts with their first balances, their keys.
+pub fn payers(accounts: &[(&str, i64)], keys: &[Key]) -> String {
+    let mut text = String::from(
+        "plans:\n  open: { models: [\"*\"] }\nbilling: { mode: enforce }\naccounts:\n",
     );
-    for (account, balance) in *accounts {
+    for (account, balance) in accounts {
         let balance = decimal(*balance);
         let _ = writeln!(
             text,
@@ -245,7 +277,7 @@ accounts:
     } else {
         "keys:\n"
     });
-    for key in *keys {
+    for key in keys {
         let Key { name, account } = key;
         let hash = sha256(&key.secret());
         let _ = writeln!(

@@ -247,11 +247,20 @@ fn leave(wish: Wish) -> Leave {
     let turn = wish.number / 2;
     match wish.kind {
         _ if !turn.is_multiple_of(LEAVE) => Leave::Never,
-        Kind::Stream(events) => {
-            let nth = (turn / LEAVE) as usize % PERCENT.len();
-            Leave::Events(events * PERCENT[nth] / 100)
-        }
+        Kind::Stream(events) => Leave::Events(events * percent(turn) / 100),
         Kind::Whole | Kind::Picture => Leave::Time(Duration::from_millis(wish.wait_ms / 2)),
+    }
+}
+
+fn percent(turn: u64) -> u64 {
+    PERCENT[(turn / LEAVE) as usize % PERCENT.len()]
+}
+
+/// After how many percent of its stream a client leaves, of one that leaves.
+pub fn leaves_at(wish: Wish) -> Option<u64> {
+    match leave(wish) {
+        Leave::Events(_) => Some(percent(wish.number / 2)),
+        Leave::Never | Leave::Time(_) => None,
     }
 }
 
@@ -287,7 +296,7 @@ async fn exchange(
 }
 
 /// The body, and whether it asks for the usage of a stream.
-fn body(wish: Wish) -> (String, bool) {
+pub fn body(wish: Wish) -> (String, bool) {
     // Every other one: what the client did not ask for it must not see, and pays all the same.
     let asks = matches!(wish.kind, Kind::Stream(_)) && wish.number % 4 < 2;
     let stream = match wish.kind {
@@ -308,7 +317,7 @@ fn body(wish: Wish) -> (String, bool) {
 }
 
 /// Whether an answer is all that was asked for.
-fn whole(text: &str, wish: Wish, asks: bool) -> std::result::Result<(), String> {
+pub fn whole(text: &str, wish: Wish, asks: bool) -> std::result::Result<(), String> {
     let usage = text.matches(r#""usage":{"#).count();
     let right = match wish.kind {
         Kind::Stream(count) => {
@@ -329,7 +338,8 @@ fn whole(text: &str, wish: Wish, asks: bool) -> std::result::Result<(), String> 
     }
 }
 
-fn refusal(status: u16, text: &str) -> End {
+/// What an answer is whose status is not 200.
+pub fn refusal(status: u16, text: &str) -> End {
     let read: Option<serde_json::Value> = serde_json::from_str(text).ok();
     let code = read.and_then(|body| body["error"]["code"].as_str().map(str::to_owned));
     match code {
@@ -342,13 +352,13 @@ fn refusal(status: u16, text: &str) -> End {
 }
 
 /// Events with a piece of text, whole ones.
-fn events(text: &str) -> u64 {
+pub fn events(text: &str) -> u64 {
     let whole = text.rfind("\n\n").map_or("", |end| &text[..end]);
     whole.matches(r#""delta":{"content":"#).count() as u64
 }
 
 /// The end of a text: there it shows what is missing.
-fn short(text: &str) -> String {
+pub fn short(text: &str) -> String {
     let skip = text.chars().count().saturating_sub(200);
     text.chars().skip(skip).collect()
 }

@@ -223,7 +223,7 @@ pub(crate) struct Limits {
     /// Requests in flight at once, with a key or without; further ones are told 503. Default: as `connections`.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub(crate) in_flight: Option<u32>,
-    /// Bytes of request bodies that are held at once, over all requests; beyond them requests are told 503. At least `body`. Default: 512MiB, or `body` if that is more.
+    /// Bytes of request bodies that are held at once, over all requests; a rewritten copy counts too. Beyond them requests are told 503. At least `body`. Default: 512MiB, or `body` if that is more.
     pub(crate) buffered: Option<SizeText>,
     /// The largest answer that is read of a provider when it is no stream, 1KiB to 4GiB.
     #[schemars(extend("default" = "256MiB"))]
