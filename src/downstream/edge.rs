@@ -59,8 +59,8 @@ pub struct Edge<P> {
 }
 
 impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
-    /// Serves `proxy`; request headers above `header_limit` are a fault. Connections without a request are among the
-    /// `idle`.
+    /// Serves `proxy`; request headers above `header_limit` are a fault. Connections without a request are
+    /// among the `idle`.
     pub fn new(
         proxy: Arc<P>,
         header_limit: HeaderLimit,

@@ -162,10 +162,10 @@ pub async fn start(
         ready: AtomicBool::new(false),
     });
 
-    let (reloader, asked) = reload::channel(source.is_some());
     let idle = Arc::<Idle>::default();
     let edge = edge(gateway.clone(), idle.clone());
     let door = Door::clients(edge.clone(), edge.overflow(), idle, &caps);
+    let (reloader, asked) = reload::channel(source.is_some());
     let mut listeners = Vec::new();
     let mut certificates = Vec::new();
     for listener in &config.listeners {
