@@ -484,6 +484,14 @@ async fn every_limit_on_requests_follows() {
     world.edit("body: 32KiB", "body: 64KiB");
     assert_eq!(world.changed().await, ["limits.body"]);
     assert_eq!(ask(&world, 4000).await, 200);
+    let cap = async |world: &World| {
+        let series = "tollgate_overload_cap{cap=\"in_flight\"}";
+        world.gateway.metric(series).await
+    };
+    assert!(cap(&world).await > 7.0);
+    world.edit("limits: {", "limits: { in_flight: 7,");
+    assert_eq!(world.changed().await, ["limits.in_flight"]);
+    assert_eq!(cap(&world).await, 7.0);
 }
 
 /// Puts a file in the place of another, as editors do.

@@ -13,6 +13,7 @@ mod local;
 mod marks;
 pub mod notify;
 mod previous;
+mod refresh;
 mod reload;
 mod roster;
 mod running;
@@ -30,8 +31,6 @@ use crate::proxy::snapshot::Gateway;
 use crate::proxy::{Proxy, malformed};
 use crate::rejection::{Code, Rejection};
 use crate::route::Api;
-use crate::upstream::Provider;
-use crate::upstream::addresses::REFRESH;
 use crate::wire::error::Dialect;
 use pingora::apps::HttpServerOptions;
 use pingora::proxy::HttpProxy;
@@ -43,8 +42,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 pub use tls::check_files;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tokio::time::interval;
 
 /// Idle connections to providers that are kept, over all of them.
 const POOL: usize = 1024;
@@ -93,29 +90,4 @@ fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener, String> {
 
 fn local_address(listener: &TcpListener) -> Result<SocketAddr, String> {
     listener.local_addr().map_err(|error| error.to_string())
-}
-
-/// Keeps the providers' addresses fresh.
-async fn refresh_addresses(gateway: Arc<Gateway>, mut stopped: watch::Receiver<bool>) {
-    let mut ticks = interval(REFRESH);
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            _ = stopped.changed() => return,
-        }
-        let snapshot = gateway.snapshot.load_full();
-        for (provider, _) in &snapshot.providers {
-            resolve(provider).await;
-        }
-    }
-}
-
-/// Asks where a provider is now.
-async fn resolve(provider: &Provider) {
-    if let Err(error) = provider.addresses.refresh().await {
-        log::warn!(
-            "provider {}: cannot resolve its host: {error}",
-            provider.name
-        );
-    }
 }

@@ -263,7 +263,7 @@ impl Reloads {
         let providers = done.providers;
         tokio::spawn(async move {
             for provider in providers {
-                super::resolve(&provider).await;
+                super::refresh::resolve(&provider).await;
             }
         });
         let paths = |changes: &[Change]| changes.iter().map(|one| one.path.clone()).collect();

@@ -197,7 +197,7 @@ pub async fn start_after(
         tasks.push(task);
     }
     tasks.push(tokio::spawn(checks::run(gateway.clone(), stopped.clone())));
-    tasks.push(tokio::spawn(refresh_addresses(gateway.clone(), stopped)));
+    tasks.push(tokio::spawn(refresh::run(gateway.clone(), stopped)));
     let in_force = Arc::new(ArcSwap::from_pointee(config.clone()));
     if let Some(source) = source {
         let parts = Parts {

@@ -74,7 +74,10 @@ impl Parts {
                 && certificate.current().cert != pair.cert
             {
                 let path = format!("listeners[{place}].tls.cert");
-                changes.push(Change::new(path, "the certificate was replaced"));
+                // Another file is a change already.
+                if !changes.iter().any(|change| change.path == path) {
+                    changes.push(Change::new(path, "the certificate was replaced"));
+                }
             }
         }
         let providers: Vec<Arc<Provider>> = snapshot
