@@ -10,9 +10,7 @@ use super::roster::Roster;
 use super::running::{Listening, Running};
 use super::stores::{self, Stores};
 use super::swap::Parts;
-use super::{
-    admin, bind, caps, checks, edge, listen, local, local_address, refresh_addresses, tls,
-};
+use super::{admin, bind, caps, checks, edge, listen, local, local_address, refresh, tls};
 use crate::admin::Backends;
 use crate::admin::backend::Peers;
 use crate::auth::secret::{KeyHash, generate};
