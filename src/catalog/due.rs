@@ -148,9 +148,11 @@ impl Asked<'_> {
             true => (Usage::default(), Source::Estimated),
             false => (usage, source),
         };
+        // Nobody pays for more than was asked for because nobody knows better.
+        let relayed = answered.relayed.min(self.most.unwrap_or(u64::MAX));
         let tokens = Usage {
             input: told.input.max(self.prompt),
-            output: told.output.max(answered.relayed),
+            output: told.output.max(relayed),
             ..told
         };
         (tokens, source)
@@ -292,6 +294,16 @@ mod tests {
         let partial = reported(120, 1, Source::Partial);
         assert_eq!(of(partial, 9), ((120, 9, 138), Some(Source::Partial)));
         assert_eq!(of(NOTHING, 9), ((100, 9, 118), Some(Source::Estimated)));
+        let asked_for = Asked {
+            most: Some(8),
+            answers: 2,
+            ..asked(Operation::ChatCompletions)
+        };
+        let endless = Answered {
+            relayed: 5000,
+            ..WHOLE
+        };
+        assert_eq!(tokens(&asked_for.used(&endless, &by_tokens()).0), (100, 8, 116));
         let hostile = Reading {
             hostile: true,
             ..reported(u64::MAX, 0, Source::Reported)

@@ -10,8 +10,8 @@
 use crate::wire::json::{Cursor, JsonError, Kind};
 use serde::{Deserialize, Serialize};
 
-/// Larger counts are not exact in parsers that read numbers as f64; no answer has as many.
-pub const MAX_TOKENS: u64 = 1 << 53;
+/// No answer has as many: the largest context windows that providers announce are 10 million tokens.
+pub const MAX_TOKENS: u64 = 100_000_000;
 
 /// Tokens of one answer, as they are billed.
 #[derive(Default, Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
