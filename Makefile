@@ -47,10 +47,10 @@ bench:
 	"$${CARGO_TARGET_DIR:-target}"/release/loadtest compare --gateway "$${CARGO_TARGET_DIR:-target}"/release/tollgate --streams
 
 # Limits hold across gateways, to the request; what they cost in memory and in Redis, and what a refusal costs. Then
-# charges: gateways that are killed, balances that many fight for, a Redis that is killed and replaced. Then providers:
+# charges: gateways that are killed, balances that many fight for, a Redis that is killed and replaced. Then providers
 # that fail (nine minutes, most of it 30 s for each of nine faults), and that attack (two). Then what is done
-# to a gateway while it serves: new configurations (eleven minutes), successors (nine), crowds (seven), no descriptors, a
-# clock that jumps (one each).
+# to a gateway while it serves, new configurations (eleven minutes), successors (nine), crowds (seven), no descriptors and
+# a clock that jumps (one each).
 soak: loadtest = "$${CARGO_TARGET_DIR:-target}"/release/loadtest
 soak: gateway = --gateway "$${CARGO_TARGET_DIR:-target}"/release/tollgate
 soak:
