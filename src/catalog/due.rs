@@ -58,6 +58,8 @@ pub struct Answered {
     /// The provider failed in the middle of it. One that stopped sending has worked, and has not
     /// failed in this sense.
     pub failed: bool,
+    /// It is not whole, and its client is still there.
+    pub cut: bool,
 }
 
 impl Asked<'_> {
@@ -148,8 +150,10 @@ impl Asked<'_> {
             true => (Usage::default(), Source::Estimated),
             false => (usage, source),
         };
-        // Nobody pays for more than was asked for because nobody knows better.
-        let relayed = answered.relayed.min(self.most.unwrap_or(u64::MAX));
+        // Who leaves pays for what there was. A provider that goes on and on, or breaks off, makes nobody pay for more
+        // than was asked for.
+        let most = self.most.filter(|_| answered.cut).unwrap_or(u64::MAX);
+        let relayed = answered.relayed.min(most);
         let tokens = Usage {
             input: told.input.max(self.prompt),
             output: told.output.max(relayed),

@@ -58,6 +58,7 @@ pub(super) fn used(forward: &Forward, failed: Option<Code>) -> (Due, Option<Sour
         relayed: relayed(forward, meter),
         begun: forward.relayed > 0,
         failed: !worked,
+        cut: failed.is_some(),
     };
     asked.used(&answered, price)
 }

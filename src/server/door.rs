@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// A connection beyond the cap has this time for all that it wants.
@@ -25,10 +26,38 @@ pub struct Door<A> {
     app: Arc<A>,
     cap: Option<Arc<Cap>>,
     /// Tells who finds no room that there is none.
-    overflow: Option<(Arc<A>, Arc<Cap>)>,
+    overflow: Option<Overflow<A>>,
     /// Those who can make room.
     idle: Option<Arc<Idle>>,
     spares: Arc<Spares>,
+}
+
+/// Where those are told who find no room.
+struct Overflow<A> {
+    app: Arc<A>,
+    cap: Arc<Cap>,
+    /// Lets the one go that came first: the crowd is silent, who asks after our health says so at once.
+    leave: Arc<Notify>,
+}
+
+impl<A> Clone for Overflow<A> {
+    fn clone(&self) -> Overflow<A> {
+        Overflow {
+            app: self.app.clone(),
+            cap: self.cap.clone(),
+            leave: self.leave.clone(),
+        }
+    }
+}
+
+impl<A> Overflow<A> {
+    /// Lets one more in; those who wait make room from half of the cap on.
+    fn admit(&self) -> Option<Claim> {
+        if self.cap.taken() >= self.cap.most() / 2 {
+            self.leave.notify_one();
+        }
+        self.cap.take(1)
+    }
 }
 
 impl<A> Clone for Door<A> {
@@ -60,7 +89,11 @@ impl<A> Door<A> {
         Door {
             app,
             cap: Some(caps.connections.clone()),
-            overflow: Some((overflow, caps.overflow.clone())),
+            overflow: Some(Overflow {
+                app: overflow,
+                cap: caps.overflow.clone(),
+                leave: Arc::default(),
+            }),
             idle: Some(idle),
             spares: Spares::new(SPARE),
         }
@@ -94,14 +127,18 @@ impl<A> Door<A> {
             (None, true) => Some(BRIEFLY),
             (None, false) => None,
         };
-        let (app, claim) = match &self.overflow {
-            Some((app, cap)) if within.is_some() => (app, Some(cap.take(1)?)),
+        let (app, claim, leave) = match &self.overflow {
+            Some(overflow) if within.is_some() => {
+                let claim = overflow.admit()?;
+                (&overflow.app, Some(claim), Some(overflow.leave.clone()))
+            }
             _ if beyond => return None,
-            _ => (&self.app, claim),
+            _ => (&self.app, claim, None),
         };
         Some(Guest {
             app: app.clone(),
             within,
+            leave,
             _claim: claim,
             _loan: loan,
         })
@@ -131,6 +168,8 @@ pub struct Guest<A> {
     pub app: Arc<A>,
     /// How long, where that is limited.
     pub within: Option<Duration>,
+    /// Tells it to make room for another, where it may be told.
+    pub leave: Option<Arc<Notify>>,
     _claim: Option<Claim>,
     _loan: Option<Loan>,
 }

@@ -10,6 +10,7 @@ use pingora::protocols::l4::stream::Stream as L4;
 use pingora::protocols::{GetSocketDigest, SocketDigest};
 use pingora::server::ShutdownWatch;
 use socket2::SockRef;
+use std::future::pending;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -108,10 +109,20 @@ async fn connection<A>(
 {
     let app = guest.app.clone();
     let served = greet(socket, peer, tls, app, shutdown);
+    let leaves = async {
+        match &guest.leave {
+            Some(leave) => leave.notified().await,
+            None => pending().await,
+        }
+    };
     match guest.within {
         None => served.await,
         // What is not done by then was given its chance.
-        Some(time) => timeout(time, served).await.unwrap_or(()),
+        Some(time) => tokio::select! {
+            () = served => {}
+            () = leaves => {}
+            () = sleep(time) => {}
+        },
     }
 }
 

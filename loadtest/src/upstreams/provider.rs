@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, timeout, timeout_at};
 
 use super::fault::Fault;
 use crate::Result;
@@ -120,7 +120,8 @@ async fn listen(address: SocketAddr, listener: TcpListener, mut shared: Shared) 
             (Some(Fault::Refused), open) => {
                 if let Some(open) = open {
                     // Whoever is connected already is no connection that is refused.
-                    while let Ok(Ok((stream, _))) = timeout(LAST, open.accept()).await {
+                    let until = tokio::time::Instant::now() + LAST;
+                    while let Ok(Ok((stream, _))) = timeout_at(until, open.accept()).await {
                         conversations.spawn(converse(stream, shared.clone()));
                     }
                 }

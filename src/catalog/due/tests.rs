@@ -22,6 +22,7 @@ const WHOLE: Answered = Answered {
     relayed: 0,
     begun: true,
     failed: false,
+    cut: false,
 };
 
 fn asked(operation: Operation) -> Asked<'static> {
@@ -115,6 +116,7 @@ fn what_is_reported_is_due() {
     };
     let endless = Answered {
         relayed: 5000,
+        cut: true,
         ..WHOLE
     };
     assert_eq!(
