@@ -45,6 +45,9 @@ pub struct Told {
     pub wish: Wish,
     /// How often it came.
     pub times: u64,
+    /// How often it was read from a connection that had been used before, which was then reset: to the other side as if it
+    /// had been dead.
+    pub reset_reused: u64,
     /// Events of its stream, up to the one that is being written.
     pub events: u64,
     /// Whether its usage was told, or is being written.
@@ -103,6 +106,7 @@ impl Book {
         let told = pages.told.entry(wish.number).or_insert(Told {
             wish,
             times: 0,
+            reset_reused: 0,
             events: 0,
             reported: false,
             closed: None,

@@ -82,6 +82,7 @@ mod tests {
             let told = Told {
                 wish,
                 times,
+                reset_reused: 0,
                 events: 0,
                 reported: true,
                 closed: None,

@@ -24,6 +24,8 @@ pub struct Audit {
     pub resent: u64,
     /// The most often that one request reached providers.
     pub most: u64,
+    /// The same, without the one that a dead connection of the pool allows.
+    pub most_worked: u64,
     /// What the ledger says beyond what the provider reported, and what is missing of it, in micro-units: whole ones.
     pub off: i64,
     /// What was charged for all of them, in micro-units.
@@ -72,6 +74,13 @@ impl Audit {
         self.sent += 1;
         self.resent += u64::from(arrivals > 1);
         self.most = self.most.max(arrivals);
+        // A connection that dies when it is used again cannot be told from one that was dead: one more is right then.
+        let dead = told
+            .iter()
+            .map(|told| told.reset_reused)
+            .sum::<u64>()
+            .min(1);
+        self.most_worked = self.most_worked.max(arrivals.saturating_sub(dead));
         if row.is_some_and(|row| row.requests > 1) {
             self.twice.push(words());
         }
@@ -173,6 +182,7 @@ mod tests {
         Told {
             wish: wish(number),
             times,
+            reset_reused: 0,
             events: 0,
             reported,
             closed: None,

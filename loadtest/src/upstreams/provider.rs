@@ -159,6 +159,7 @@ async fn answer_all(mut stream: TcpStream, mut shared: Shared) -> Result<()> {
     }
     stream.set_nodelay(true)?;
     let mut bytes = Vec::with_capacity(4 * 1024);
+    let mut used = false;
     loop {
         tokio::select! {
             biased;
@@ -177,6 +178,8 @@ async fn answer_all(mut stream: TcpStream, mut shared: Shared) -> Result<()> {
             (Some(fault), kind) if fault.resets(kind) => {
                 if Fault::WITHIN.contains(&fault) {
                     half(&mut stream, &shared.book, wish).await?;
+                } else if used {
+                    shared.book.note(wish, |told| told.reset_reused += 1);
                 }
                 return Ok(stream.set_zero_linger()?);
             }
@@ -201,6 +204,7 @@ async fn answer_all(mut stream: TcpStream, mut shared: Shared) -> Result<()> {
             }
             _ => serve(&mut stream, &shared.book, wish, &body).await?,
         }
+        used = true;
     }
 }
 

@@ -27,6 +27,7 @@ fn told(number: u64, events: u64, reported: bool) -> Told {
     Told {
         wish: wish(number),
         times: 1,
+        reset_reused: 0,
         events,
         reported,
         closed: None,
