@@ -354,7 +354,16 @@ async fn a_refused_key_is_set_aside_and_its_upstream_is_not() {
 #[tokio::test]
 async fn the_only_key_is_set_aside_after_three_refusals_in_a_row() {
     let mut world = World::new(1, "", "").await;
+    // A 403 may be about the request, and is nobody else's business.
     world.providers[0].on("gpt-test", Script::answer(403).json(&json!({})));
+    for _ in 0..6 {
+        assert_eq!(ask(&mut world.client).await.status, 502);
+    }
+    assert_eq!(world.providers[0].count(), 6);
+    world.providers[0].on("gpt-test", ok());
+    world.all_good(1).await;
+    world.providers[0].reset();
+    world.providers[0].on("gpt-test", Script::answer(401).json(&json!({})));
     for _ in 0..6 {
         let answer = ask(&mut world.client).await;
         assert_eq!(

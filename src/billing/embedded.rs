@@ -123,6 +123,11 @@ impl Embedded {
         })
     }
 
+    /// Whether the store is a successor's now, for good.
+    pub fn is_given(&self) -> bool {
+        self.books.db.is_given()
+    }
+
     fn replay_by(
         &self,
         epoch: u64,

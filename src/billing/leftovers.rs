@@ -41,7 +41,7 @@ impl Finder {
         self.told = failed;
         for one in &found {
             log::info!(
-                "journal {:016x} of a process that has ended is charged; {} of its requests had no end",
+                "journal {:016x} of a process that has ended is found and will be charged; {} of its requests had no end",
                 one.epoch(),
                 one.opened()
             );
@@ -61,6 +61,10 @@ pub(super) async fn adopt(
     let mut ticks = interval_at((Instant::now() + ADOPT).into(), ADOPT);
     loop {
         ticks.tick().await;
+        if embedded.is_given() {
+            // A successor charges them, as soon as nobody holds them any more.
+            return;
+        }
         let (embedded, metrics) = (embedded.clone(), metrics.clone());
         let work = move || {
             left.extend(finder.look());

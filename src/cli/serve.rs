@@ -70,20 +70,23 @@ async fn serve(
     if let Some(hangup) = hangup {
         tokio::spawn(reload_on(hangup, running.reloader.clone()));
     }
+    running.tell_predecessor().await?;
     let store = &config.store.path;
     // What serves without a file has nothing to be upgraded by.
     let mut pid_file = from_file.then(|| PidFile::write(store, before));
     announce(config, &running);
     notify::ready();
     let watchdog = watchdog(before.is_some());
-    running.tell_predecessor().await?;
     loop {
         let lame_duck = match signals.next().await {
             Asked::Terminate => running.config().shutdown.lame_duck,
             // A person at the keyboard waits for no load balancer.
             Asked::Interrupt => Duration::ZERO,
             Asked::Upgrade => {
-                let answer = upgrade(&running, store, &launch, &mut signals).await;
+                let answer = match from_file {
+                    true => upgrade(&running, store, &launch, &mut signals).await,
+                    false => Err("it serves without a file".to_owned()),
+                };
                 let request = Request::of(store, std::process::id());
                 match answer {
                     Ok(pid) => {

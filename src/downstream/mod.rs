@@ -183,6 +183,11 @@ impl Exchange {
         self.drain.store(drain, Ordering::Relaxed);
     }
 
+    /// Whether what runs is ended now.
+    pub fn is_cutting(&self) -> bool {
+        self.ending.is_cutting()
+    }
+
     /// Whether the client has left while its answer is read to the end.
     pub fn client_left(&self) -> bool {
         self.left.load(Ordering::Relaxed)

@@ -218,8 +218,7 @@ impl Downstream {
         self.mend().await?;
         if let Some(Wire::H1(wire)) = &mut self.wire {
             wire.set_close_on_response_before_downstream_finish(true);
-            if self.exchange.ending.is_closing() && tasks.iter().any(|task| begins(task).is_some())
-            {
+            if self.exchange.is_last() && tasks.iter().any(|task| begins(task).is_some()) {
                 wire.set_server_keepalive(None);
             }
         }
@@ -346,6 +345,13 @@ impl Session for Downstream {
             let end = state.patience.as_ref().map(|patience| patience.until);
             (state.unread.peek(), end)
         };
+        let began = Instant::now();
+        if end.is_some_and(|end| end <= began) {
+            return Error::e_explain(ErrorType::ReadTimedout, "the client's body");
+        }
+        if self.exchange.is_cutting() {
+            return Error::e_explain(CUT, "the client's body");
+        }
         if let Some(piece) = unread {
             let len = piece.len();
             let bytes = unread::read(piece)
@@ -355,7 +361,6 @@ impl Session for Downstream {
             self.exchange.state().unread.advance(len);
             return Ok(Some(bytes));
         }
-        let began = Instant::now();
         let until = began + self.body_patience();
         let until = end.map_or(until, |end| end.min(until));
         let read = async { on_wire!(self, wire => wire.read_body_bytes().await) };

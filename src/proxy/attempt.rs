@@ -28,6 +28,8 @@ pub struct Attempt {
     pub injected: bool,
     /// How it ended, once that is known.
     pub ended: Option<AttemptEnd>,
+    /// The status that it ended with, if it was one.
+    pub status: Option<u16>,
 }
 
 impl Attempt {
@@ -40,17 +42,30 @@ impl Attempt {
         self.tell(recorder, changes);
     }
 
-    /// It has ended; only the first word counts.
-    pub fn end(&mut self, recorder: &Recorder, end: AttemptEnd) {
-        self.end_with(recorder, end, None);
+    /// There is a connection.
+    pub fn connected(&mut self, recorder: &Recorder) {
+        let changes = self.turn.connected(Instant::now().into_std());
+        self.tell(recorder, changes);
     }
 
-    /// The same of a 429 that tells how long the key has to rest.
-    pub fn end_with(&mut self, recorder: &Recorder, end: AttemptEnd, wait: Option<Duration>) {
+    /// It has ended; only the first word counts.
+    pub fn end(&mut self, recorder: &Recorder, end: AttemptEnd) {
+        self.end_with(recorder, end, None, None);
+    }
+
+    /// The same of an answer with this status, that may tell how long the key has to rest.
+    pub fn end_with(
+        &mut self,
+        recorder: &Recorder,
+        end: AttemptEnd,
+        status: Option<u16>,
+        wait: Option<Duration>,
+    ) {
         if self.ended.is_some() {
             return;
         }
         self.ended = Some(end);
+        self.status = status;
         recorder.attempt(self.place, end);
         let now = Instant::now().into_std();
         let (keys, name) = (&self.provider.keys, &self.provider.name);
@@ -58,14 +73,16 @@ impl Attempt {
         let found = match end {
             AttemptEnd::Ok | AttemptEnd::ClientError => {
                 let refused = keys.refused_ones();
-                keys.good(self.key);
+                keys.good(self.key, self.chosen.into_std());
                 if refused > 0 {
                     recorder.upstreams().keys_refused(name, keys.refused_ones());
                 }
                 Found::Answers
             }
             AttemptEnd::Auth => {
-                let rest = keys.refused(self.key, now).as_secs();
+                // A 403 may be about the request: what it asks for, or from where.
+                let certain = status == Some(401);
+                let rest = keys.refused(self.key, certain, now).as_secs();
                 log::error!(
                     "provider {name}: key {nth} of {} was refused; check it (set aside for {rest} s)",
                     keys.count()
@@ -83,8 +100,8 @@ impl Attempt {
             }
             AttemptEnd::ServerError | AttemptEnd::Timeout | AttemptEnd::Broken => Found::Fails,
             AttemptEnd::Unreachable => Found::Unreachable,
-            // The connection was of an earlier time: it says nothing of now.
-            AttemptEnd::Stale => return,
+            // The connection was of an earlier time, or nobody waited for what would have come.
+            AttemptEnd::Stale | AttemptEnd::ClientGone => return,
         };
         let changes = self.turn.found(found, now);
         self.tell(recorder, changes);

@@ -147,6 +147,7 @@ impl Offer<'_> {
                 Body::Upload(_) | Body::Empty => false,
             },
             ended: None,
+            status: None,
         })
     }
 }

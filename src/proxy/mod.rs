@@ -27,10 +27,11 @@ use crate::downstream::Exchange;
 use crate::record::event::Outcome;
 use async_trait::async_trait;
 use bytes::Bytes;
-use context::{Body, Context};
+use context::{Body, Context, Forward};
 use http::HeaderMap;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
+use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
@@ -87,6 +88,25 @@ impl ProxyHttp for Proxy {
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
         choice::next_peer(ctx).await
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        _reused: bool,
+        _peer: &HttpPeer,
+        _fd: std::os::unix::io::RawFd,
+        _digest: Option<&Digest>,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        if let Some(Forward {
+            attempt: Some(attempt),
+            ..
+        }) = ctx.forward.as_deref_mut()
+        {
+            attempt.connected(&ctx.snapshot.recorder);
+        }
+        Ok(())
     }
 
     async fn upstream_request_filter(

@@ -34,6 +34,9 @@ pub fn record(
     {
         attempt.end(&ctx.snapshot.recorder, AttemptEnd::Ok);
     }
+    if outcome == Outcome::ClientGone {
+        ctx.end_attempt(AttemptEnd::ClientGone);
+    }
     let failures = match &mut ctx.forward {
         Some(forward) => std::mem::take(&mut forward.failures),
         None => Vec::new(),

@@ -63,7 +63,7 @@ pub fn judge(
         Some(Ok(_)) => attempt.begins(recorder),
         // An answer that cannot be passed on.
         Some(Err(_)) => attempt.end(recorder, AttemptEnd::Broken),
-        None => attempt.end_with(recorder, outcome, wait),
+        None => attempt.end_with(recorder, outcome, Some(status), wait),
     }
     if let Some(metered) = metered {
         forward.meter = Some(metered?);

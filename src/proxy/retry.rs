@@ -9,7 +9,7 @@ use super::snapshot::Retries;
 use crate::downstream::session::FIRST_BYTE_OVERDUE;
 use crate::record::metrics::AttemptEnd;
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorSource, ErrorType};
+use pingora::{Error, ErrorSource, ErrorType, RetryType};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -25,6 +25,14 @@ pub fn another(ctx: &mut Context) -> bool {
     };
     let snapshot = &ctx.snapshot;
     let Retries { max, percent, .. } = snapshot.retries;
+    if ctx
+        .exchange
+        .as_ref()
+        .is_some_and(|exchange| exchange.is_cutting())
+    {
+        // The process ends.
+        return false;
+    }
     let in_time = forward.attempt.as_ref().is_some_and(|attempt| {
         let total = attempt.provider.timeouts.total;
         ctx.started.elapsed() < total
@@ -91,6 +99,12 @@ pub fn refused(ctx: &mut Context) -> bool {
             forward.tried_keys.push((attempt.place, attempt.key));
             forward.tried &= !attempt.bit;
         }
+        // What stands in front of a provider says so when the provider itself is late: it may still be at work.
+        Some(AttemptEnd::ServerError) if matches!(attempt.status, Some(504 | 524)) => {
+            if !ctx.snapshot.retries.resend.first_byte {
+                return false;
+            }
+        }
         Some(AttemptEnd::ServerError) => {}
         _ => return false,
     }
@@ -113,14 +127,17 @@ pub fn broken(
     }
     // Pingora knows which errors leave a request untouched: a reused connection that was closed, a
     // stream that the provider refused.
+    let refused = matches!(error.retry, RetryType::Decided(true));
     error.retry.decide_reuse(reused);
     let untouched = error.retry();
-    let again = !answering && again(ctx, &error, untouched);
+    let again = !answering && again(ctx, &error, untouched, refused);
     error.set_retry(again);
     error
 }
 
-fn again(ctx: &mut Context, error: &Error, untouched: bool) -> bool {
+/// `untouched` says that the request may not have arrived, `refused` that it certainly has not: a stream of HTTP/2 that
+/// was refused, or never seen by who said goodbye.
+fn again(ctx: &mut Context, error: &Error, untouched: bool, refused: bool) -> bool {
     let recorder = &ctx.snapshot.recorder;
     let Retries { resend, .. } = ctx.snapshot.retries;
     let Some(forward) = ctx.forward.as_deref_mut() else {
@@ -141,7 +158,9 @@ fn again(ctx: &mut Context, error: &Error, untouched: bool) -> bool {
         return false;
     }
     let at_once = attempt.chosen.elapsed() < AT_ONCE;
-    if untouched && at_once && !forward.fresh && forward.body.repeatable() {
+    // One that has sent a hint was not dead.
+    let dead = untouched && at_once && forward.hints == 0;
+    if dead && !forward.fresh && forward.body.repeatable() {
         // The upstream itself is not at fault: it may be chosen again. Those that were out of
         // reach stay out.
         attempt.end(recorder, AttemptEnd::Stale);
@@ -152,7 +171,7 @@ fn again(ctx: &mut Context, error: &Error, untouched: bool) -> bool {
     }
     attempt.end(recorder, AttemptEnd::Broken);
     let unsent = *error.etype() == ErrorType::WriteError;
-    (unsent || resend.broken) && another(ctx)
+    (unsent || refused || resend.broken) && another(ctx)
 }
 
 impl Body {

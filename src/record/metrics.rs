@@ -27,10 +27,12 @@ pub enum AttemptEnd {
     Broken,
     /// The pooled connection was dead: the request never arrived.
     Stale,
+    /// The client left before there was an answer.
+    ClientGone,
 }
 
 impl AttemptEnd {
-    pub(super) const COUNT: usize = 9;
+    pub(super) const COUNT: usize = 10;
 
     pub(super) const fn as_str(self) -> &'static str {
         match self {
@@ -43,6 +45,7 @@ impl AttemptEnd {
             AttemptEnd::Timeout => "timeout",
             AttemptEnd::Broken => "broken",
             AttemptEnd::Stale => "stale",
+            AttemptEnd::ClientGone => "client_gone",
         }
     }
 }

@@ -87,9 +87,12 @@ impl UpstreamMetrics {
         }
     }
 
-    /// Forgets an upstream that is not configured any more.
+    /// Forgets an upstream that is not configured any more; without a model a provider.
     pub fn forget(&self, provider: &str, model: &str) {
         // Most were never told of.
         let _ = self.out.remove_label_values(&[provider, model]);
+        if model.is_empty() {
+            let _ = self.keys.remove_label_values(&[provider]);
+        }
     }
 }

@@ -1,15 +1,18 @@
 //! Active checks: asks providers whether they are there, where the operator wants that. What is found out counts
 //! like a request's outcome: for the way to the provider, not for what its models answer.
 
+use crate::limit::overload::out_of_descriptors;
 use crate::proxy::snapshot::Gateway;
 use crate::record::upstreams::UpstreamMetrics;
 use crate::upstream::health::{Admits, Change};
 use crate::upstream::keys::Choice;
+use crate::upstream::live::Watch;
 use crate::upstream::peer::Template;
 use crate::upstream::{Check, Provider};
 use http::header::{ACCEPT, AUTHORIZATION, HOST, USER_AGENT};
 use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
+use pingora::upstreams::peer::ALPN;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -69,6 +72,29 @@ pub(super) async fn run(gateway: Arc<Gateway>, mut stopped: watch::Receiver<bool
     }
 }
 
+/// The right to find out, given back if nothing is: a check may end with a reload.
+struct Probe<'a>(&'a Watch, bool);
+
+impl Probe<'_> {
+    /// Something was found out.
+    fn over(mut self) {
+        self.1 = false;
+    }
+}
+
+impl Drop for Probe<'_> {
+    fn drop(&mut self) {
+        if self.1 {
+            self.0.release();
+        }
+    }
+}
+
+fn exhausted(error: &pingora::Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<std::io::Error>();
+    cause.is_some_and(out_of_descriptors)
+}
+
 /// The checks of one provider.
 struct Checks {
     provider: Arc<Provider>,
@@ -87,10 +113,14 @@ impl Checks {
             let provider = &self.provider;
             let now = || Instant::now().into_std();
             let admits = provider.reach.enter(now());
+            let probe = Probe(&provider.reach, admits == Admits::Probe);
             let there = match timeout(self.check.timeout, self.ask()).await {
                 Ok(Ok(status)) => status < 500,
+                // There is no descriptor left: nothing was found out.
+                Ok(Err(error)) if exhausted(&error) => continue,
                 Ok(Err(_)) | Err(_) => false,
             };
+            probe.over();
             let rules = &provider.health;
             let change = match (there, admits) {
                 // Whatever it was before: here is an answer.
@@ -120,7 +150,9 @@ impl Checks {
             pingora::Error::because(pingora::ErrorType::ConnectError, "name resolution", error)
         })?;
         // On a connection of its own: a pooled one says nothing of whether another can be made.
-        let peer = self.template.at(address, false);
+        let mut peer = self.template.at(address, false);
+        // Pingora keeps connections of HTTP/2 for other streams, and this one has no other.
+        peer.options.alpn = ALPN::H1;
         let (mut session, _) = self.connector.get_http_session(&*peer).await?;
         let mut header = RequestHeader::build("GET", self.check.target.as_bytes(), None)?;
         header.insert_header(HOST, provider.authority.clone())?;

@@ -4,6 +4,7 @@ use super::door::{Door, Guest, Loan, Trouble};
 use super::stream::Buffered;
 use crate::downstream::header_clock::HeaderClock;
 use crate::limit::overload::out_of_descriptors;
+use futures::FutureExt;
 use pingora::apps::ServerApp;
 use pingora::listeners::tls::Acceptor;
 use pingora::protocols::l4::stream::Stream as L4;
@@ -107,6 +108,10 @@ async fn connection<A>(
 ) where
     A: ServerApp + Send + Sync + 'static,
 {
+    if let Some(leave) = &guest.leave {
+        // What was said when nobody was there to hear it is not meant for this one.
+        let _ = leave.notified().now_or_never();
+    }
     let app = guest.app.clone();
     let served = greet(socket, peer, tls, app, shutdown);
     let leaves = async {

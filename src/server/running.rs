@@ -181,6 +181,7 @@ impl Running {
         // To its end in any case: half lent, it could not be taken back.
         self.kept.lend().await;
         let served = tokio::select! {
+            biased;
             served = successor.takes_store() => served,
             why = &mut late => Err(why),
         };

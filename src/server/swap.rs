@@ -104,6 +104,7 @@ impl Parts {
             for (provider, model) in gone {
                 self.lasting.metrics.upstreams.forget(&provider, &model);
             }
+            self.tell_keys(&before);
             for (certificate, pair) in pairs {
                 if let (Some(certificate), Some(pair)) = (certificate, pair) {
                     certificate.replace(pair);
@@ -126,6 +127,22 @@ impl Parts {
             providers,
             accounts,
         })
+    }
+
+    /// Tells how many keys are refused where that may have changed: they may have been replaced.
+    fn tell_keys(&self, before: &Snapshot) {
+        let now = self.gateway.snapshot.load();
+        let refused = before
+            .providers
+            .iter()
+            .filter(|(provider, _)| provider.keys.refused_ones() > 0);
+        for (old, _) in refused {
+            let mut all = now.providers.iter().map(|(provider, _)| provider);
+            if let Some(new) = all.find(|new| new.name == old.name) {
+                let upstreams = &self.lasting.metrics.upstreams;
+                upstreams.keys_refused(&new.name, new.keys.refused_ones());
+            }
+        }
     }
 
     /// The certificate of each listener with what its files say now. A listener that the file does not have any more

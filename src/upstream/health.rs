@@ -49,11 +49,14 @@ enum State {
     Out {
         until: Instant,
     },
-    /// Since when it might be asked again.
+    /// Since then; one that is lost does not leave it out for good.
     Probing {
-        due: Instant,
+        since: Instant,
     },
 }
+
+/// A probe that has said nothing for so long gives way to another: its client may be slow, or its answer long in coming.
+const LEASE: Duration = Duration::from_secs(30);
 
 /// All of a share, in thousandths.
 pub const WHOLE: u32 = 1000;
@@ -90,6 +93,7 @@ impl Health {
             State::In => Admits::Yes,
             State::Out { until } if until <= now => Admits::Probe,
             State::Out { until } => Admits::No(until - now),
+            State::Probing { since } if since + LEASE <= now => Admits::Probe,
             State::Probing { .. } => Admits::No(Duration::ZERO),
         }
     }
@@ -98,8 +102,8 @@ impl Health {
     /// [`Health::release`].
     pub fn enter(&mut self, now: Instant) -> Admits {
         let admits = self.admits(now);
-        if let (Admits::Probe, State::Out { until }) = (admits, self.state) {
-            self.state = State::Probing { due: until };
+        if admits == Admits::Probe {
+            self.state = State::Probing { since: now };
         }
         admits
     }
@@ -154,8 +158,8 @@ impl Health {
 
     /// The probe ended without finding out, as when its client left: the next request may.
     pub fn release(&mut self) {
-        if let State::Probing { due } = self.state {
-            self.state = State::Out { until: due };
+        if let State::Probing { since } = self.state {
+            self.state = State::Out { until: since };
         }
     }
 
@@ -277,6 +281,23 @@ mod tests {
             fail(&mut health, now);
         }
         assert_eq!(fail(&mut health, now), Some(Change::Out(SECOND)));
+    }
+
+    #[test]
+    fn a_probe_that_is_lost_gives_way() {
+        let start = Instant::now();
+        let mut health = Health::default();
+        for _ in 0..3 {
+            fail(&mut health, start);
+        }
+        let due = start + SECOND;
+        assert_eq!(health.enter(due), Admits::Probe);
+        assert_eq!(
+            health.enter(due + LEASE - SECOND),
+            Admits::No(Duration::ZERO)
+        );
+        assert_eq!(health.enter(due + LEASE), Admits::Probe);
+        assert_eq!(health.enter(due + LEASE), Admits::No(Duration::ZERO));
     }
 
     #[test]

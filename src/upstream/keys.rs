@@ -13,7 +13,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 const LIMITED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// The same of a key that is refused.
 const REFUSED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
-/// A provider's last key rests only after so many refusals in a row: a 403 may be about one request.
+/// A provider's last key rests only after so many refusals in a row: one may have been a mistake.
 const LAST_KEY: u32 = 3;
 
 /// Why a key rests.
@@ -39,6 +39,8 @@ pub struct Rest {
 #[derive(Debug, Default)]
 struct State {
     rest: Option<Rest>,
+    /// When it was laid to rest for the last time.
+    laid: Option<Instant>,
     /// In a row.
     limited: u32,
     refused: u32,
@@ -179,13 +181,16 @@ impl Keys {
             .count()
     }
 
-    /// A key was answered as usual.
-    pub fn good(&self, at: usize) {
+    /// A key was answered as usual, in an attempt that began at `began`: what began before its rest says nothing of it.
+    pub fn good(&self, at: usize, began: Instant) {
         if let Some(Slot { watched: key, .. }) = self.slots.get(at)
             && !key.is_plain()
         {
-            *key.state() = State::default();
-            key.trouble.store(false, Ordering::Relaxed);
+            let mut state = key.state();
+            if state.laid.is_none_or(|laid| began > laid) {
+                *state = State::default();
+                key.trouble.store(false, Ordering::Relaxed);
+            }
         }
     }
 
@@ -200,12 +205,14 @@ impl Keys {
             None => grown(LIMITED, state.limited),
         };
         state.limited = state.limited.saturating_add(1);
+        state.laid = Some(now);
         key.lay(&mut state, now + time, Why::Limited, said.is_none());
         time
     }
 
-    /// A key was refused. Gives how long it rests.
-    pub fn refused(&self, at: usize, now: Instant) -> Duration {
+    /// A key was refused; `certain` says that it was for the key, and not perhaps for what was asked. Gives how long it
+    /// rests.
+    pub fn refused(&self, at: usize, certain: bool, now: Instant) -> Duration {
         let others =
             (0..self.slots.len()).any(|other| other != at && self.rest(other, now).is_none());
         let Some(Slot { watched: key, .. }) = self.slots.get(at) else {
@@ -214,7 +221,8 @@ impl Keys {
         let mut state = key.state();
         let time = grown(REFUSED, state.refused);
         state.refused = state.refused.saturating_add(1);
-        let light = !others && state.refused < LAST_KEY;
+        let light = !certain || (!others && state.refused < LAST_KEY);
+        state.laid = Some(now);
         key.lay(&mut state, now + time, Why::Refused, light);
         time
     }
@@ -297,7 +305,10 @@ mod tests {
             assert_eq!(choose(&keys, now), Choice::LastResort(0));
         }
         assert_eq!(keys.choose(now, |_| true), Choice::Resting(None));
-        keys.good(0);
+        // An answer to what was asked before says nothing.
+        keys.good(0, now);
+        assert_eq!(choose(&keys, now), Choice::LastResort(0));
+        keys.good(0, now + SECOND);
         assert_eq!(choose(&keys, now), Choice::Ready(0));
         assert_eq!(keys.limited(0, None, now), SECOND);
     }
@@ -306,7 +317,7 @@ mod tests {
     fn a_refused_key_is_set_aside_at_once_where_there_is_another() {
         let now = Instant::now();
         let both = keys(2);
-        assert_eq!(both.refused(1, now), 10 * SECOND);
+        assert_eq!(both.refused(1, true, now), 10 * SECOND);
         assert!(both.rest(1, now).is_some_and(|rest| !rest.light));
         for _ in 0..3 {
             assert_eq!(choose(&both, now), Choice::Ready(0));
@@ -314,17 +325,30 @@ mod tests {
         let mut later = now + 10 * SECOND;
         assert!(both.rest(1, later).is_none());
         for seconds in [20, 40, 80, 160, 320, 600, 600] {
-            assert_eq!(both.refused(1, later), seconds * SECOND);
+            assert_eq!(both.refused(1, true, later), seconds * SECOND);
             later += seconds * SECOND;
         }
         let one = keys(1);
-        one.refused(0, now);
-        one.refused(0, now);
+        one.refused(0, true, now);
+        one.refused(0, true, now);
         assert_eq!(choose(&one, now), Choice::LastResort(0));
-        one.refused(0, now);
+        one.refused(0, true, now);
         assert!(
             matches!(choose(&one, now), Choice::Resting(Some(rest)) if rest.why == Why::Refused)
         );
+    }
+
+    #[test]
+    fn what_may_be_about_the_request_never_disables_a_key() {
+        let now = Instant::now();
+        let keys = keys(2);
+        for _ in 0..10 {
+            keys.refused(0, false, now);
+            keys.refused(1, false, now);
+        }
+        assert!(matches!(choose(&keys, now), Choice::LastResort(_)));
+        keys.good(1, now + SECOND);
+        assert_eq!(choose(&keys, now), Choice::Ready(1));
     }
 
     #[test]

@@ -86,7 +86,8 @@ impl Watch {
 #[derive(Debug)]
 pub struct Latency {
     began: Instant,
-    /// Milliseconds since `began` in the upper half; the average in microseconds, an `f32`, in the lower.
+    /// Milliseconds since `began` in the upper half, as far as 32 bits go; the average in microseconds, an `f32`, in the
+    /// lower.
     packed: AtomicU64,
 }
 
@@ -101,11 +102,14 @@ impl Latency {
     }
 
     fn unpack(&self, packed: u64, now: Instant) -> (f64, f64) {
-        let at = Duration::from_millis(packed >> 32);
-        let age = now.saturating_duration_since(self.began).saturating_sub(at);
+        let age = self.at(now).wrapping_sub((packed >> 32) as u32);
         let average = f64::from(f32::from_bits(packed as u32));
         // What is left of it by now.
-        (average, (-age.as_secs_f64() / MEMORY).exp())
+        (average, (-f64::from(age) / 1000.0 / MEMORY).exp())
+    }
+
+    fn at(&self, now: Instant) -> u32 {
+        now.saturating_duration_since(self.began).as_millis() as u32
     }
 
     /// Counts an answer.
@@ -113,13 +117,11 @@ impl Latency {
         let took = took.as_secs_f64() * 1e6;
         let add = |packed: u64| {
             let (average, left) = self.unpack(packed, now);
-            let next = match packed {
+            let next = match packed as u32 {
                 0 => took,
                 _ => average * left + took * (1.0 - left),
             };
-            let at = now.saturating_duration_since(self.began).as_millis();
-            let at = u32::try_from(at).unwrap_or(u32::MAX).max(1);
-            Some((u64::from(at) << 32) | u64::from((next as f32).to_bits()))
+            Some((u64::from(self.at(now)) << 32) | u64::from((next as f32).to_bits()))
         };
         // It always has a next value.
         let _ = self

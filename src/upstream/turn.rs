@@ -75,6 +75,21 @@ impl Turn {
         &self.live
     }
 
+    /// It was reached.
+    pub fn connected(&mut self, now: Instant) -> Changes {
+        let Turn {
+            provider, reaches, ..
+        } = self;
+        let provider = match std::mem::take(reaches) {
+            true => provider.reach.succeeded(true, &provider.health, now),
+            false => None,
+        };
+        Changes {
+            provider,
+            upstream: None,
+        }
+    }
+
     /// A good answer has begun. A probe need not wait for its end, which may take minutes.
     pub fn begins(&mut self, now: Instant) -> Changes {
         match self.reaches || self.probes {
@@ -174,6 +189,23 @@ mod tests {
         // Others come while its answer goes on, and its end counts as any other.
         assert!(Turn::take(&provider, &live, None, false, later).is_some());
         assert_eq!(probe.found(Found::Fails, later), Changes::default());
+    }
+
+    #[test]
+    fn a_provider_is_reached_when_it_is_connected_to() {
+        let (provider, live) = pair();
+        let start = Instant::now();
+        let take = |now| Turn::take(&provider, &live, None, false, now);
+        for _ in 0..5 {
+            take(start).unwrap().found(Found::Unreachable, start);
+        }
+        let later = start + Duration::from_secs(2);
+        let mut probe = take(later).unwrap();
+        assert!(take(later).is_none());
+        // Others come while it waits for its answer.
+        assert_eq!(probe.connected(later).provider, Some(Change::Back));
+        assert!(take(later).is_some());
+        assert_eq!(probe.connected(later), Changes::default());
     }
 
     #[test]

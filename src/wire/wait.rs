@@ -29,12 +29,19 @@ const WINDOWS: [(&str, &str); 7] = [
     ("x-ratelimit-remaining", "x-ratelimit-reset"),
 ];
 
-/// From this on a number of seconds is a time since 1970: nobody waits for thirty years.
+/// From this on a number of seconds is a time since 1970: nobody waits for thirty years. From the second on it is in
+/// milliseconds.
 const EPOCH: f64 = 1e9;
+const EPOCH_MS: f64 = 1e12;
 
 /// The wait that a header tells: `retry-after-ms`, `Retry-After` (seconds or a time), or else the reset of whatever is
 /// used up.
 pub fn told(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    // No wait at all is as good as nothing said.
+    wait(headers, now).filter(|wait| !wait.is_zero())
+}
+
+fn wait(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
     if let Some(wait) = text("retry-after-ms").and_then(|text| seconds(text, 1e-3)) {
         return Some(wait);
@@ -53,9 +60,10 @@ pub fn told(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 fn moment(text: &str, now: SystemTime) -> Option<Duration> {
     if let Ok(number) = text.parse::<f64>() {
         let since = now.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-        return match number >= EPOCH {
-            true => seconds(text, 1.0)?.checked_sub(since),
-            false => seconds(text, 1.0),
+        return match number {
+            EPOCH_MS.. => seconds(text, 1e-3)?.checked_sub(since),
+            EPOCH.. => seconds(text, 1.0)?.checked_sub(since),
+            _ => seconds(text, 1.0),
         };
     }
     let time = text
@@ -104,7 +112,7 @@ mod tests {
     /// 2026-01-01T00:00:00Z.
     const NOW: u64 = 1_767_225_600;
 
-    fn wait(headers: &[(&'static str, &str)]) -> Option<u128> {
+    fn wait_of(headers: &[(&'static str, &str)]) -> Option<u128> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             let value = HeaderValue::from_str(value).unwrap();
@@ -125,11 +133,14 @@ mod tests {
             ("120ms", 120),
             ("1h2m3.5s", 3_723_500),
             ("1767225630", 30_000),
+            ("1767225630500", 30_500),
         ] {
-            assert_eq!(wait(&[("retry-after", value)]), Some(ms), "{value}");
+            assert_eq!(wait_of(&[("retry-after", value)]), Some(ms), "{value}");
         }
         for value in [
             "",
+            "0",
+            "0s",
             "-3",
             "soon",
             "NaN",
@@ -141,7 +152,7 @@ mod tests {
             "s",
             "1..2s",
         ] {
-            assert_eq!(wait(&[("retry-after", value)]), None, "{value}");
+            assert_eq!(wait_of(&[("retry-after", value)]), None, "{value}");
         }
     }
 
@@ -153,16 +164,16 @@ mod tests {
             ("x-ratelimit-remaining-tokens", "0"),
             ("x-ratelimit-reset-tokens", "6m0s"),
         ];
-        assert_eq!(wait(&all), Some(360_000));
+        assert_eq!(wait_of(&all), Some(360_000));
         assert_eq!(
-            wait(&[("x-ratelimit-remaining-tokens", "12"), all[3]]),
+            wait_of(&[("x-ratelimit-remaining-tokens", "12"), all[3]]),
             None
         );
         let mut more = all.to_vec();
         more.push(("retry-after", "2"));
-        assert_eq!(wait(&more), Some(2000));
+        assert_eq!(wait_of(&more), Some(2000));
         more.push(("retry-after-ms", "1500"));
-        assert_eq!(wait(&more), Some(1500));
+        assert_eq!(wait_of(&more), Some(1500));
         let anthropic = [
             ("anthropic-ratelimit-input-tokens-remaining", "0"),
             (
@@ -170,6 +181,6 @@ mod tests {
                 "2026-01-01T00:00:12Z",
             ),
         ];
-        assert_eq!(wait(&anthropic), Some(12_000));
+        assert_eq!(wait_of(&anthropic), Some(12_000));
     }
 }
