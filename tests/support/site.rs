@@ -176,7 +176,10 @@ impl Drop for Site {
             self.pids.extend(text.trim().parse::<u32>());
         }
         for pid in self.pids.iter().filter(|pid| lives(**pid)) {
-            signal(*pid, "KILL");
+            // It may have ended just now.
+            let _ = Command::new("kill")
+                .args(["-KILL", &pid.to_string()])
+                .status();
         }
     }
 }
