@@ -21,6 +21,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// The least priority of a thread, as `nice` counts it.
+#[cfg(target_os = "linux")]
+const LEAST: i32 = 19;
+
 /// So many lines at most tell of one reload.
 const LINES: usize = 50;
 
@@ -232,13 +236,13 @@ impl Reloads {
         let (read, path) = (self.source.read.clone(), self.source.path.clone());
         let before = self.source.marks.clone();
         let work = move || marked(&*read, &path, &before);
-        match spawn_blocking(work).await {
-            Ok((config, marks)) => {
+        match aside(work).await {
+            Some((config, marks)) => {
                 self.source.marks = marks;
                 config
             }
-            // The process is about to end, or the reader has a bug: the panic was told.
-            Err(_) => {
+            // There is no thread to be had, or the reader has a bug: the panic was told.
+            None => {
                 let path = self.source.path.display().to_string();
                 Err(Errors::of_file(&path, "it could not be read".to_owned()))
             }
@@ -249,10 +253,9 @@ impl Reloads {
         let demo = self.demo.access(&wanted)?;
         let parts = self.parts.clone();
         let work = move || parts.put_in_force(&wanted, demo.as_ref());
-        // A large configuration takes a while: requests go on meanwhile.
-        spawn_blocking(work)
+        aside(work)
             .await
-            .unwrap_or_else(|_| Err("it could not be built".to_owned()))
+            .unwrap_or_else(|| Err("it could not be built".to_owned()))
     }
 
     /// What may take its time, and what nobody waits for with a request.
@@ -306,6 +309,23 @@ impl Reloads {
         tell_all(&lines, |line| log::error!("configuration: {line}"));
         self.failure = Some(text);
     }
+}
+
+/// Works on a thread of its own, which gives way to all that serve requests: a large configuration takes a while.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (done, result) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("reload".into());
+    let spawned = thread.spawn(move || {
+        // Of Linux alone: elsewhere it would be the whole process that gives way. If it cannot be had, all goes as well.
+        #[cfg(target_os = "linux")]
+        let _ = rustix::process::setpriority_process(None, LEAST);
+        // Who asked may have left.
+        let _ = done.send(work());
+    });
+    if let Err(error) = spawned {
+        log::error!("no thread for a reload: {error}");
+    }
+    result.await.ok()
 }
 
 fn tell_all(lines: &[impl std::fmt::Display], tell: impl Fn(&dyn std::fmt::Display)) {
