@@ -13,7 +13,7 @@ const RESERVED: u64 = 64;
 /// Connections even where there are hardly any descriptors.
 const FEW: u64 = 16;
 /// Connections beyond the cap that are told so, and their part of the descriptors where these are few.
-const OVERFLOW: u64 = 256;
+const OVERFLOW: u64 = 1024;
 const OVERFLOW_PART: u64 = 8;
 /// Connections to the admin API and the metrics.
 const OPERATORS: u64 = 256;
@@ -93,7 +93,7 @@ mod tests {
     fn connections_leave_descriptors_for_the_rest() {
         assert_eq!(usual(None), 50_000);
         assert_eq!(usual(Some(1 << 20)), 50_000);
-        assert_eq!(usual(Some(65_536)), 32_608);
+        assert_eq!(usual(Some(65_536)), 32_224);
         assert_eq!(usual(Some(1024)), 416);
         assert_eq!((usual(Some(256)), overflow(Some(256))), (80, 32));
         assert_eq!(usual(Some(64)), 16);
@@ -108,8 +108,8 @@ mod tests {
         };
         let caps = new(&limits("limits: { connections: 4, buffered: 40MiB }"));
         let shown = |caps: &Caps| caps.all().map(|(_, cap)| cap.most());
-        assert_eq!(shown(&caps), [4, 256, 256, 4, 40 << 20]);
+        assert_eq!(shown(&caps), [4, 1024, 256, 4, 40 << 20]);
         set(&caps, &limits("limits: { connections: 3, in_flight: 9 }"));
-        assert_eq!(shown(&caps), [3, 256, 256, 9, 512 << 20]);
+        assert_eq!(shown(&caps), [3, 1024, 256, 9, 512 << 20]);
     }
 }
