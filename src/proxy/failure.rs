@@ -8,11 +8,11 @@ use super::respond::{reject, terminal_event};
 use super::response::{broke_off, cut_short};
 use super::snapshot::Gateway;
 use crate::downstream::session::{CUT, FIRST_BYTE_OVERDUE, OVERDUE, STALLED};
-use crate::limit::overload::out_of_descriptors;
 use crate::meter::{Form, Meter};
 use crate::record::event::Outcome;
 use crate::record::metrics::AttemptEnd;
 use crate::rejection::{Code, Rejection};
+use crate::upstream::peer::exhausted;
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
 
@@ -145,12 +145,6 @@ fn rejection(error: &Error, ctx: &Context) -> Option<Rejection> {
             format!("{provider} broke off before it answered. Try again."),
         ),
     })
-}
-
-/// Whether there was no file descriptor for a connection to the provider, who is not at fault then.
-pub fn exhausted(error: &Error) -> bool {
-    let cause = error.root_cause().downcast_ref::<std::io::Error>();
-    cause.is_some_and(out_of_descriptors)
 }
 
 /// The refusal of a request that the process did not live to answer.

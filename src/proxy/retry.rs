@@ -4,10 +4,10 @@
 use super::REFUSED;
 use super::choice::any_left;
 use super::context::{Body, Context};
-use super::failure::exhausted;
 use super::snapshot::Retries;
 use crate::downstream::session::FIRST_BYTE_OVERDUE;
 use crate::record::metrics::AttemptEnd;
+use crate::upstream::peer::exhausted;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, RetryType};
 use std::time::Duration;

@@ -1,13 +1,12 @@
 //! Active checks: asks providers whether they are there, where the operator wants that. What is found out counts
 //! like a request's outcome: for the way to the provider, not for what its models answer.
 
-use crate::limit::overload::out_of_descriptors;
 use crate::proxy::snapshot::Gateway;
 use crate::record::upstreams::UpstreamMetrics;
 use crate::upstream::health::{Admits, Change};
 use crate::upstream::keys::Choice;
 use crate::upstream::live::Watch;
-use crate::upstream::peer::Template;
+use crate::upstream::peer::{Template, exhausted};
 use crate::upstream::{Check, Provider};
 use http::header::{ACCEPT, AUTHORIZATION, HOST, USER_AGENT};
 use pingora::connectors::http::Connector;
@@ -88,11 +87,6 @@ impl Drop for Probe<'_> {
             self.0.release();
         }
     }
-}
-
-fn exhausted(error: &pingora::Error) -> bool {
-    let cause = error.root_cause().downcast_ref::<std::io::Error>();
-    cause.is_some_and(out_of_descriptors)
 }
 
 /// The checks of one provider.

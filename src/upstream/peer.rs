@@ -1,6 +1,8 @@
 //! Provider and address → Pingora's peer.
 
 use super::Provider;
+use crate::limit::overload::out_of_descriptors;
+use pingora::Error;
 use pingora::upstreams::peer::{ALPN, HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::utils::tls::{WrappedX509, parse_x509};
 use std::net::SocketAddr;
@@ -50,6 +52,12 @@ pub fn read_authorities(path: &Path) -> Result<Authorities, String> {
 
 /// Templates made so far in this process.
 static MADE: AtomicU64 = AtomicU64::new(0);
+
+/// Whether there was no file descriptor for a connection to the provider, who is not at fault then.
+pub fn exhausted(error: &Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<std::io::Error>();
+    cause.is_some_and(out_of_descriptors)
+}
 
 /// The peer of a provider without its address: cloned for each attempt.
 #[derive(Clone, Debug)]

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use super::flood::{self, Flood};
+use super::in_order;
 use super::members::{FIRST, Fate, KEY, Kind, Members};
 use crate::Result;
-use crate::kills::told_of;
 use crate::ledger::claims::Claims;
 use crate::ledger::provider::Provider;
 use crate::ledger::sight;
@@ -272,17 +272,7 @@ impl Seen {
             "good traffic is answered within 2 s of the crowd's end",
             &format!("{:?}", self.recovery),
         );
-        self.balance.claim(claims);
-        claims.check(
-            self.held == 0,
-            "nothing is held in the end",
-            &self.held.to_string(),
-        );
-        claims.check(
-            self.panics.is_empty(),
-            "nothing panicked",
-            &told_of(&self.panics),
-        );
+        in_order(claims, &self.balance, self.held, &self.panics);
     }
 
     /// Its line of the table.

@@ -10,9 +10,9 @@ use clap::{Args, value_parser};
 use tokio::time::sleep;
 
 use super::beside::GOOD;
+use super::in_order;
 use super::members::{Fate, Kind, Members};
 use crate::Result;
-use crate::kills::told_of;
 use crate::ledger::claims::Claims;
 use crate::ledger::provider::Provider;
 use crate::ledger::sight;
@@ -241,17 +241,7 @@ impl Seen {
             "one terminal outcome a request",
             &self.all.endless().to_string(),
         );
-        self.balance.claim(claims);
-        claims.check(
-            self.held == 0,
-            "nothing is held in the end",
-            &self.held.to_string(),
-        );
-        claims.check(
-            self.panics.is_empty(),
-            "nothing panicked",
-            &told_of(&self.panics),
-        );
+        in_order(claims, &self.balance, self.held, &self.panics);
     }
 
     fn line(&self, text: &mut String) {

@@ -19,9 +19,11 @@ use clap::{Args, value_parser};
 use self::beside::{Crowd, HEAD};
 use self::members::Kind;
 use crate::Result;
+use crate::kills::told_of;
 use crate::ledger::claims::Claims;
 use crate::process::{Scratch, existing, processor, raise_descriptors};
 use crate::report::Report;
+use crate::steady::balance::Balance;
 
 /// Descriptors beside those of the crowd: good traffic, its provider, files.
 const OTHERS: u64 = 2_000;
@@ -135,4 +137,11 @@ impl Crowds {
         }
         Ok(claims.report(text))
     }
+}
+
+/// Claims that a gateway's books are right when all is over, and that it lives.
+fn in_order(claims: &mut Claims, balance: &Balance, held: i64, panics: &[String]) {
+    balance.claim(claims);
+    claims.check(held == 0, "nothing is held in the end", &held.to_string());
+    claims.check(panics.is_empty(), "nothing panicked", &told_of(panics));
 }
