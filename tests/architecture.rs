@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The table of `src/lib.rs`, by module; the longest match holds.
-const LAYERS: [(&str, u8); 46] = [
+const LAYERS: [(&str, u8); 48] = [
     ("id", 0),
     ("clock", 0),
     ("billing::money", 0),
@@ -48,10 +48,12 @@ const LAYERS: [(&str, u8); 46] = [
     ("billing::seeds", 3),
     ("admit::gate", 3),
     ("upstream::addresses", 3),
+    ("upstream::pool", 3),
     ("downstream", 4),
     ("proxy", 4),
     ("admin", 4),
     ("demo", 4),
+    ("upstream::dial", 4),
     ("upstream::peer", 4),
     ("config", 5),
     ("server", 5),
@@ -60,12 +62,13 @@ const LAYERS: [(&str, u8); 46] = [
 ];
 
 /// Modules that may name pingora.
-const MAY_NAME_PINGORA: [&str; 7] = [
+const MAY_NAME_PINGORA: [&str; 8] = [
     "downstream",
     "proxy",
     "admin::serve",
     "server",
     "demo",
+    "upstream::dial",
     "upstream::peer",
     "limit::flood",
 ];

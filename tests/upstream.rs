@@ -16,6 +16,7 @@ use support::gateway::{Gateway, KEY};
 use support::http::{Broken, Client, Response};
 use support::provider::{Gate, Outcome, Provider, Script};
 use support::tls::{Front, Identity};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 fn chat() -> Value {
@@ -126,6 +127,35 @@ async fn connections_are_pooled() {
         assert_eq!(ask(&mut client).await.status, 200);
     }
     assert_eq!((provider.count(), provider.connections()), (20, 1));
+}
+
+/// A header that went alone would cost the provider a look in vain, and us a call into the system.
+#[tokio::test]
+async fn header_and_body_reach_a_plain_provider_together() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let base = format!("http://{}/v1", listener.local_addr().unwrap());
+    let provider = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut first = [0; 4096];
+        // Both requests come on the one connection that is accepted.
+        for _ in 0..2 {
+            let length = stream.read(&mut first).await.unwrap();
+            let text = String::from_utf8_lossy(&first[..length]).into_owned();
+            let (_, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(serde_json::from_str::<Value>(body).is_ok(), "{text}");
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+            stream.write_all(answer).await.unwrap();
+        }
+    });
+    let (_gateway, mut client) = start(
+        &[("a", format!("base_url: \"{base}\", keys: [k]"))],
+        "{ provider: a }",
+    )
+    .await;
+    for _ in 0..2 {
+        assert_eq!(ask(&mut client).await.status, 200);
+    }
+    provider.await.unwrap();
 }
 
 #[tokio::test]

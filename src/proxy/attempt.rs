@@ -3,6 +3,7 @@
 use crate::record::metrics::AttemptEnd;
 use crate::record::recorder::Recorder;
 use crate::upstream::Provider;
+use crate::upstream::dial::Dial;
 use crate::upstream::turn::{Changes, Found, Turn};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub struct Attempt {
     pub turn: Turn,
     /// When the provider was chosen, by the clock that times its silence.
     pub chosen: Instant,
+    /// How its connection came about, if Pingora did not make it.
+    pub dial: Option<Arc<Dial>>,
     /// The usage chunk was asked for by us, not by the client.
     pub injected: bool,
     /// How it ended, once that is known.

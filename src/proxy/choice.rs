@@ -15,6 +15,7 @@ use crate::upstream::Provider;
 use crate::upstream::health::Admits;
 use crate::upstream::keys::{Choice, Why};
 use crate::upstream::live::Live;
+use crate::upstream::peer::Sending;
 use crate::upstream::select::{Candidate, Fit, choose};
 use crate::upstream::turn::Turn;
 use crate::wire::request::{Changes, rewrite};
@@ -142,6 +143,7 @@ impl Offer<'_> {
             key,
             turn,
             chosen: now,
+            dial: None,
             injected: match &forward.body {
                 Body::Json { call, .. } => asks && call.stream && !call.include_usage,
                 Body::Upload(_) | Body::Empty => false,
@@ -306,10 +308,15 @@ pub async fn next_peer(ctx: &mut Context) -> Result<Box<HttpPeer>> {
             exchange.set_replay(rewrite(bytes, call, changes));
         }
     }
-    // An upload cannot be sent again, should the pooled connection be closing at this moment.
-    let pooled = !forward.fresh && !matches!(forward.body, Body::Upload(_));
-    match snapshot.providers.get(attempt.place) {
-        Some((_, template)) => Ok(template.at(address, pooled)),
-        None => Error::e_explain(ErrorType::InternalError, "no such provider"),
-    }
+    let Some((_, template)) = snapshot.providers.get(attempt.place) else {
+        return Error::e_explain(ErrorType::InternalError, "no such provider");
+    };
+    let sending = Sending {
+        // An upload cannot be sent again.
+        pooled: !forward.fresh && !matches!(forward.body, Body::Upload(_)),
+        whole: matches!(forward.body, Body::Json { .. }),
+    };
+    let (peer, dial) = template.at(address, sending);
+    attempt.dial = dial;
+    Ok(peer)
 }

@@ -7,6 +7,7 @@ use super::context::{Body, Context};
 use super::snapshot::Retries;
 use crate::downstream::session::FIRST_BYTE_OVERDUE;
 use crate::record::metrics::AttemptEnd;
+use crate::upstream::dial::Dial;
 use crate::upstream::peer::exhausted;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, RetryType};
@@ -128,7 +129,8 @@ pub fn broken(
     // Pingora knows which errors leave a request untouched: a reused connection that was closed, a
     // stream that the provider refused.
     let refused = matches!(error.retry, RetryType::Decided(true));
-    error.retry.decide_reuse(reused);
+    let dial = ctx.attempt().and_then(|attempt| attempt.dial.as_deref());
+    error.retry.decide_reuse(dial.map_or(reused, Dial::reused));
     let untouched = error.retry();
     let again = !answering && again(ctx, &error, untouched, refused);
     error.set_retry(again);

@@ -6,7 +6,7 @@ use crate::record::upstreams::UpstreamMetrics;
 use crate::upstream::health::{Admits, Change};
 use crate::upstream::keys::Choice;
 use crate::upstream::live::Watch;
-use crate::upstream::peer::{Template, exhausted};
+use crate::upstream::peer::{Sending, Template, exhausted};
 use crate::upstream::{Check, Provider};
 use http::header::{ACCEPT, AUTHORIZATION, HOST, USER_AGENT};
 use pingora::connectors::http::Connector;
@@ -144,7 +144,11 @@ impl Checks {
             pingora::Error::because(pingora::ErrorType::ConnectError, "name resolution", error)
         })?;
         // On a connection of its own: a pooled one says nothing of whether another can be made.
-        let mut peer = self.template.at(address, false);
+        let sending = Sending {
+            pooled: false,
+            whole: false,
+        };
+        let (mut peer, _) = self.template.at(address, sending);
         // Pingora keeps connections of HTTP/2 for other streams, and this one has no other.
         peer.options.alpn = ALPN::H1;
         let (mut session, _) = self.connector.get_http_session(&*peer).await?;

@@ -3,10 +3,12 @@
 
 pub mod addresses;
 pub mod budget;
+pub mod dial;
 pub mod health;
 pub mod keys;
 pub mod live;
 pub mod peer;
+pub mod pool;
 pub mod select;
 pub mod turn;
 

@@ -1,6 +1,8 @@
 //! Provider and address → Pingora's peer.
 
 use super::Provider;
+use super::dial::Dial;
+use super::pool::{self, Pool};
 use crate::limit::overload::out_of_descriptors;
 use pingora::Error;
 use pingora::upstreams::peer::{ALPN, HttpPeer, HttpUpstreamRequestPolicy};
@@ -11,9 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Connections to a provider stay pooled this long while idle. Common application servers close
-/// theirs after 5 s (uvicorn's default): below that, a request seldom meets a dying one.
-const POOL_IDLE: Duration = Duration::from_secs(4);
 /// Streams of one HTTP/2 connection to a provider: what most servers allow.
 const H2_STREAMS: usize = 100;
 /// Bytes that a provider may send ahead of a client that does not read, in one stream of HTTP/2. Pingora's own 8 MiB
@@ -61,7 +60,28 @@ pub fn exhausted(error: &Error) -> bool {
 
 /// The peer of a provider without its address: cloned for each attempt.
 #[derive(Clone, Debug)]
-pub struct Template(HttpPeer);
+pub struct Template {
+    peer: HttpPeer,
+    plain: Option<Plain>,
+}
+
+/// How a provider without TLS is reached. Those with it are Pingora's: most speak HTTP/2.
+#[derive(Clone, Debug)]
+struct Plain {
+    pool: Arc<Pool>,
+    /// To connect, at most.
+    patience: Duration,
+}
+
+/// What is sent over a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sending {
+    /// The connection may have served before: the request can be sent again, should the provider be closing it at
+    /// this moment.
+    pub pooled: bool,
+    /// There is a body, and it is held whole. Else it is written while the client still sends it.
+    pub whole: bool,
+}
 
 impl Template {
     /// A template for a provider; its connections are pooled apart from those of every other template. A clone shares
@@ -79,7 +99,7 @@ impl Template {
         options.total_connection_timeout = Some(connect);
         // No timeouts on reading and writing (but see `at`): the session times the wait for the first
         // byte and the silences after it, once for all of them.
-        options.idle_timeout = Some(POOL_IDLE);
+        options.idle_timeout = Some(pool::IDLE);
         options.max_h2_streams = H2_STREAMS;
         options.h2_stream_window_size = Some(H2_WINDOW);
         // All streams together: those whose clients do not read must not hold up the others.
@@ -90,12 +110,20 @@ impl Template {
         // one hop, what is nominated, and upgrades.
         options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
         options.alpn = if provider.tls { ALPN::H2H1 } else { ALPN::H1 };
-        Template(peer)
+        let plain = (!provider.tls).then(|| {
+            // `Dial` times it.
+            options.total_connection_timeout = None;
+            Plain {
+                pool: Arc::default(),
+                patience: connect,
+            }
+        });
+        Template { peer, plain }
     }
 
     /// Whether it trusts exactly these authorities.
     pub fn trusts(&self, authorities: Option<&Authorities>) -> bool {
-        let mine = self.0.options.ca.as_deref().unwrap_or_default();
+        let mine = self.peer.options.ca.as_deref().unwrap_or_default();
         let given = authorities.map(|all| &**all).unwrap_or_default();
         mine.len() == given.len()
             && mine
@@ -104,17 +132,25 @@ impl Template {
                 .all(|(mine, given)| mine.borrow_raw_cert() == given.borrow_raw_cert())
     }
 
-    /// The peer at an address, over a pooled connection or over one of its own.
-    pub fn at(&self, address: SocketAddr, pooled: bool) -> Box<HttpPeer> {
-        let mut peer = self.0.clone();
+    /// The peer at an address, and how it is reached if not by Pingora.
+    pub fn at(&self, address: SocketAddr, sending: Sending) -> (Box<HttpPeer>, Option<Arc<Dial>>) {
+        let mut peer = Box::new(self.peer.clone());
         peer._address = pingora::protocols::l4::socket::SocketAddr::Inet(address);
-        if !pooled {
-            // An upload is written while the client still sends it, and then the session looks at
-            // the client alone.
+        if !sending.whole {
+            // The session looks at the client alone while it still sends.
             peer.options.write_timeout = Some(WRITE_TIMEOUT);
-            peer.group_key = crate::id::next_random() | (1 << 63);
-            peer.options.idle_timeout = Some(Duration::from_millis(1));
         }
-        Box::new(peer)
+        let dial = self.plain.as_ref().map(|Plain { pool, patience }| {
+            Arc::new(Dial::new(pool.clone(), address, *patience, sending))
+        });
+        match &dial {
+            Some(dial) => peer.options.custom_l4 = Some(dial.clone()),
+            None if sending.pooled => {}
+            None => {
+                peer.group_key = crate::id::next_random() | (1 << 63);
+                peer.options.idle_timeout = Some(Duration::from_millis(1));
+            }
+        }
+        (peer, dial)
     }
 }
