@@ -2,6 +2,7 @@
 
 use super::context::{Body, Context, Forward};
 use super::due::{estimated, prompt_due, used};
+use super::headers::take_upward;
 use super::request::{Refusal, Step};
 use crate::admit::{self, Admission, Permit, gate};
 use crate::auth::secret::KeyHint;
@@ -52,7 +53,7 @@ pub(super) fn not_a_flood(ctx: &Context) -> Result<(), Rejection> {
 
 /// Asks limits and money, and readies the request for its way upstream.
 pub(super) async fn charged(
-    session: &Session,
+    session: &mut Session,
     ctx: &mut Context,
     caller: Caller,
     permit: Permit,
@@ -121,7 +122,7 @@ pub(super) fn noted(forward: &mut Forward) {
 }
 
 fn forward(
-    session: &Session,
+    session: &mut Session,
     admission: Admission,
     operation: Operation,
     body: Body,
@@ -135,6 +136,7 @@ fn forward(
         prompt,
         relayed: 0,
         query: session.req_header().uri.query().map(str::to_owned),
+        headers: take_upward(session.req_header_mut()),
         read,
         tried: 0,
         tried_keys: Vec::new(),

@@ -21,6 +21,7 @@ use crate::route::{Api, Endpoint, Operation};
 use crate::wire::error::Dialect;
 use crate::wire::request::Call;
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use prometheus::IntGauge;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -86,6 +87,8 @@ pub struct Forward {
     pub prompt: u64,
     /// Bytes of the answer's body that went to the client.
     pub relayed: u64,
+    /// What of the client's header goes to the provider.
+    pub headers: HeaderMap,
     /// Query string, without the question mark.
     pub query: Option<String>,
     /// When the body had been read, or as much of it as the route needs.

@@ -34,7 +34,7 @@ pub fn for_provider(
             .map_err(|error| Error::because(ErrorType::InternalError, "query", error))?,
     };
     let mut parts = take_request(header);
-    let mut map = upward(parts.headers);
+    let mut map = upward(&forward.headers);
     map.insert(HOST, provider.authority.clone());
     // What comes encoded can be neither metered nor renamed.
     map.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));

@@ -1,6 +1,6 @@
 //! Which headers pass, in either direction.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, ORIGIN, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, request, response};
 use pingora::http::{RequestHeader, ResponseHeader};
 
@@ -12,6 +12,9 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 pub const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 /// Anthropic's place for keys.
 pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// Headers of ours that are added to those that pass.
+const ROOM: usize = 8;
 
 /// What browsers may read of an answer beyond the usual headers.
 pub const EXPOSED: &str = "x-request-id, request-id, retry-after, retry-after-ms, x-should-retry, \
@@ -106,14 +109,56 @@ fn passes_down(name: &str) -> bool {
     )
 }
 
-/// What of a client's headers goes to the provider, with room for what we add.
+/// Whether a client's header is still looked at, by Pingora or by us, once the request is on its way: where its body
+/// ends, whether its connection is kept, who may read the answer.
+fn stays(name: &HeaderName) -> bool {
+    const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+    [
+        CONNECTION,
+        CONTENT_LENGTH,
+        EXPECT,
+        KEEP_ALIVE,
+        ORIGIN,
+        TRANSFER_ENCODING,
+    ]
+    .contains(name)
+}
+
+/// Takes from a client's header what the provider may see of it. What nobody looks at any more goes too: Pingora copies
+/// the header for each attempt.
+pub fn take_upward(header: &mut RequestHeader) -> HeaderMap {
+    let mut parts = take_request(header);
+    let nominated: Vec<HeaderName> = nominated(&parts.headers).collect();
+    let (mut up, mut stay) = (
+        HeaderMap::with_capacity(parts.headers.len()),
+        HeaderMap::new(),
+    );
+    let mut last: Option<HeaderName> = None;
+    // A name is told with its first value only.
+    for (name, value) in std::mem::take(&mut parts.headers) {
+        last = name.or(last);
+        let Some(name) = &last else { continue };
+        if stays(name) {
+            stay.append(name.clone(), value);
+        } else if passes_up(name.as_str()) && !nominated.contains(name) {
+            up.append(name.clone(), value);
+        }
+    }
+    parts.headers = stay;
+    *header = RequestHeader::from(parts);
+    up
+}
+
+/// The header of one attempt, with room for what we add.
 ///
 /// Made anew rather than thinned out: Pingora's own maps keep every name in two spellings and parse
 /// it again with each change, which costs more than all that we do to a request otherwise.
-pub fn upward(from: HeaderMap) -> HeaderMap {
-    let nominated: Vec<HeaderName> = nominated(&from).collect();
-    let passes = |name: &HeaderName| passes_up(name.as_str()) && !nominated.contains(name);
-    thinned(from, passes)
+pub fn upward(from: &HeaderMap) -> HeaderMap {
+    let mut map = HeaderMap::with_capacity(from.len() + ROOM);
+    for (name, value) in from {
+        map.append(name.clone(), value.clone());
+    }
+    map
 }
 
 /// What of a provider's headers goes to the client, with room for what we add.
@@ -131,7 +176,6 @@ pub fn downward(from: HeaderMap) -> HeaderMap {
 }
 
 fn thinned(from: HeaderMap, passes: impl Fn(&HeaderName) -> bool) -> HeaderMap {
-    const ROOM: usize = 8;
     let mut map = HeaderMap::with_capacity(from.len() + ROOM);
     let mut last: Option<HeaderName> = None;
     // A name is told with its first value only.
@@ -189,12 +233,27 @@ mod tests {
             ("content-type", "application/json"),
             ("x-stainless-retry-count", "1"),
             ("session_id", "s"),
+            ("session_id", "t"),
+            ("connection", "keep-alive, X-Mine"),
+            ("x-mine", "1"),
+            ("content-length", "3"),
         ] {
             header.append(name, HeaderValue::from_static(value));
         }
-        let header = upward(header);
-        let mut left: Vec<&str> = header.keys().map(HeaderName::as_str).collect();
-        left.sort_unstable();
+        let mut request = RequestHeader::build("POST", b"/", None).unwrap();
+        for (name, value) in &header {
+            request.append_header(name, value).unwrap();
+        }
+        let header = take_upward(&mut request);
+        assert_eq!(upward(&header), header);
+        assert_eq!(header.get_all("session_id").iter().count(), 2);
+        let names = |header: &HeaderMap| {
+            let mut names: Vec<String> = header.keys().map(ToString::to_string).collect();
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(names(&request.headers), ["connection", "content-length"]);
+        let left = names(&header);
         assert_eq!(
             left,
             [

@@ -88,8 +88,12 @@ impl Template {
     /// them.
     pub fn new(provider: &Provider, authorities: Option<Authorities>) -> Template {
         let unresolved = SocketAddr::from(([0, 0, 0, 0], 0));
-        // The host is never empty: with an empty name the certificate would go unchecked.
-        let mut peer = HttpPeer::new(unresolved, provider.tls, provider.host.clone());
+        // With an empty name a certificate would go unchecked; without TLS it would be copied for nothing.
+        let name = match provider.tls {
+            true => provider.host.clone(),
+            false => String::new(),
+        };
+        let mut peer = HttpPeer::new(unresolved, provider.tls, name);
         // Pingora's pool does not tell apart by authorities or protocol; providers must not share, and neither must one
         // with what it was before its settings changed.
         peer.group_key = MADE.fetch_add(1, Ordering::Relaxed) + 1;
