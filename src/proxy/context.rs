@@ -159,8 +159,8 @@ impl Forward {
 
 impl Context {
     /// The context of a request that has just been read.
-    pub fn new(snapshot: Arc<Snapshot>, active: &IntGauge) -> Context {
-        Context {
+    pub fn new(snapshot: Arc<Snapshot>, active: &IntGauge) -> Box<Context> {
+        Box::new(Context {
             exchange: Exchange::current(),
             snapshot,
             request_id: RequestId::new(),
@@ -183,7 +183,7 @@ impl Context {
             first_event: None,
             in_flight: None,
             active: Active::new(active),
-        }
+        })
     }
 
     /// How errors of this request are worded.

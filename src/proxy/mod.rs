@@ -53,9 +53,10 @@ pub struct Proxy {
 
 #[async_trait]
 impl ProxyHttp for Proxy {
-    type CTX = Context;
+    /// Boxed: Pingora's future holds it by value, more than once.
+    type CTX = Box<Context>;
 
-    fn new_ctx(&self) -> Context {
+    fn new_ctx(&self) -> Self::CTX {
         Context::new(
             self.gateway.snapshot.load_full(),
             &self.gateway.metrics.active_requests,
@@ -65,7 +66,7 @@ impl ProxyHttp for Proxy {
     /// No modules: nothing is compressed here.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<bool> {
         match request::check(session, ctx, &self.gateway).await {
             Ok(Step::Forward(forward)) => {
                 ctx.forward = Some(forward);
@@ -85,7 +86,7 @@ impl ProxyHttp for Proxy {
     async fn upstream_peer(
         &self,
         _session: &mut Session,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
     ) -> Result<Box<HttpPeer>> {
         choice::next_peer(ctx).await
     }
@@ -97,7 +98,7 @@ impl ProxyHttp for Proxy {
         _peer: &HttpPeer,
         _fd: std::os::unix::io::RawFd,
         _digest: Option<&Digest>,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
     ) -> Result<()> {
         if let Some(Forward {
             attempt: Some(attempt),
@@ -113,7 +114,7 @@ impl ProxyHttp for Proxy {
         &self,
         _session: &mut Session,
         header: &mut RequestHeader,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
     ) -> Result<()> {
         match &mut ctx.forward {
             Some(forward) => {
@@ -129,7 +130,7 @@ impl ProxyHttp for Proxy {
         _session: &mut Session,
         body: &mut Option<Bytes>,
         _end_of_stream: bool,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
     ) -> Result<()> {
         let Some(forward) = &mut ctx.forward else {
             return Ok(());
@@ -147,7 +148,7 @@ impl ProxyHttp for Proxy {
         &self,
         _session: &mut Session,
         header: &mut ResponseHeader,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
     ) -> Result<()> {
         let hint = header.status.is_informational();
         let fits = match hint {
@@ -174,7 +175,7 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         header: &mut ResponseHeader,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
     ) -> Result<()> {
         if header.status.is_informational() {
             return Ok(());
@@ -187,7 +188,7 @@ impl ProxyHttp for Proxy {
         _session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
     ) -> Result<Option<Duration>> {
         match response::pass(ctx, &self.gateway, body, end_of_stream) {
             Ok(()) => Ok(None),
@@ -205,7 +206,7 @@ impl ProxyHttp for Proxy {
         &self,
         _session: &mut Session,
         trailers: &mut HeaderMap,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
     ) -> Result<Option<Bytes>> {
         trailers.clear();
         let rest = response::end(ctx, &self.gateway);
@@ -217,7 +218,7 @@ impl ProxyHttp for Proxy {
         &self,
         _session: &mut Session,
         peer: &HttpPeer,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
         error: Box<Error>,
     ) -> Box<Error> {
         retry::unreachable(ctx, peer, error)
@@ -228,7 +229,7 @@ impl ProxyHttp for Proxy {
         _peer: &HttpPeer,
         session: &mut Session,
         error: Box<Error>,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
         client_reused: bool,
     ) -> Box<Error> {
         let answering = session.response_written().is_some();
@@ -239,31 +240,31 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         error: &Error,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
     ) -> FailToProxy {
         failure::answer(session, error, ctx, &self.gateway).await
     }
 
     /// Failures are told once, by `failure` and `retry`, in our own words.
-    fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Self::CTX, _error: &Error) -> bool {
         true
     }
 
     fn suppress_proxy_warn_log(
         &self,
         _session: &Session,
-        _ctx: &Context,
+        _ctx: &Self::CTX,
         _error: &Error,
         _context: ProxyWarnLogContext,
     ) -> bool {
         true
     }
 
-    fn request_summary(&self, _session: &Session, ctx: &Context) -> String {
+    fn request_summary(&self, _session: &Session, ctx: &Self::CTX) -> String {
         ctx.request_id.to_string()
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Self::CTX) {
         let status = session
             .response_written()
             .map(|header| header.status.as_u16());

@@ -14,6 +14,7 @@ use pingora::protocols::l4::socket::SocketAddr as Address;
 use pingora::protocols::l4::stream::Stream;
 use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
 use pingora::{Error, ErrorType, Result};
+use socket2::SockRef;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -27,6 +28,10 @@ use tokio::time::timeout;
 
 /// Request headers above this are sent at once: holding one back costs a copy.
 const MOST_HELD: usize = 16 << 10;
+
+/// So much of a body is given to the system ahead of what the provider takes: a large one would else be copied in one
+/// go, while every other request of the thread waits.
+const MOST_UNSENT: u32 = 128 << 10;
 
 /// How one attempt connects to a plain provider.
 #[derive(Debug)]
@@ -67,6 +72,7 @@ impl Dial {
             Ok(Ok(stream)) => {
                 // Without effect on a connection that has broken already, as is then seen.
                 let _ = stream.set_nodelay(true);
+                let _ = SockRef::from(&stream).set_tcp_notsent_lowat(MOST_UNSENT);
                 Ok((stream, Vec::new()))
             }
             Ok(Err(error)) => Err(unreachable(error)),
@@ -169,6 +175,22 @@ impl AsyncWrite for Line {
             }
         }
         self.stream()?.poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.hold || !self.held.is_empty() {
+            let first = bufs.iter().find(|buf| !buf.is_empty());
+            return self.poll_write(cx, first.map_or(&[], |first| first));
+        }
+        self.stream()?.poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     /// What is held stays: Pingora flushes each header, and nothing else waits here.
