@@ -1,8 +1,5 @@
 //! Names that travel through a request.
 
-use bytes::Bytes;
-use http::HeaderValue;
-use http::header::InvalidHeaderValue;
 use std::cell::Cell;
 use std::fmt;
 
@@ -28,12 +25,9 @@ impl RequestId {
         RequestId(text)
     }
 
-    /// The id as a header's value, which costs nothing to clone.
-    ///
-    /// # Errors
-    /// Never in practice: every id is a valid value.
-    pub fn header(&self) -> Result<HeaderValue, InvalidHeaderValue> {
-        HeaderValue::from_maybe_shared(Bytes::copy_from_slice(&self.0))
+    /// The id as bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 
     /// The id as text.

@@ -53,7 +53,7 @@ impl ServeHttp for Admin {
         if reply.status != StatusCode::NO_CONTENT {
             headers.insert(CONTENT_LENGTH, length.into());
         }
-        if let Ok(id) = request.id.header() {
+        if let Ok(id) = HeaderValue::from_bytes(request.id.as_bytes()) {
             headers.insert("x-request-id", id.clone());
             headers.insert("request-id", id);
         }

@@ -220,7 +220,7 @@ impl Reason {
 }
 
 /// Where a bucket stands, for headers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Level {
     /// The limit a minute.
     pub limit: u64,

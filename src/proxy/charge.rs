@@ -61,6 +61,7 @@ pub(super) async fn charged(
     body: Body,
 ) -> Result<Step, Refusal> {
     let read = Instant::now();
+    ctx.asked = ctx.time + (read - ctx.started);
     let plan = &caller.key().plan;
     let model = &permit.model().model;
     // What has no key has no account either.

@@ -57,6 +57,8 @@ pub struct Context {
     pub model: Option<Found>,
     /// Where the caller's limits stand, once they were asked.
     pub reading: Option<Reading>,
+    /// When they were asked.
+    pub asked: SystemTime,
     /// A client that waited for `100 Continue` was told to go on.
     pub welcomed: bool,
     /// The request on its way upstream: it exists only after every check.
@@ -160,11 +162,12 @@ impl Forward {
 impl Context {
     /// The context of a request that has just been read.
     pub fn new(snapshot: Arc<Snapshot>, active: &IntGauge) -> Box<Context> {
+        let time = SystemTime::now();
         Box::new(Context {
             exchange: Exchange::current(),
             snapshot,
             request_id: RequestId::new(),
-            time: SystemTime::now(),
+            time,
             started: Instant::now(),
             surface: None,
             api: Api::OpenAi,
@@ -175,6 +178,7 @@ impl Context {
             unrecorded: false,
             model: None,
             reading: None,
+            asked: time,
             welcomed: false,
             forward: None,
             rejection: None,

@@ -1,13 +1,12 @@
 //! Which headers pass, in either direction.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, ORIGIN, TRANSFER_ENCODING};
+use crate::wire::head::vacant;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, Entry, ORIGIN, TRANSFER_ENCODING,
+};
 use http::{HeaderMap, HeaderName, request, response};
 use pingora::http::{RequestHeader, ResponseHeader};
 
-/// `x-request-id`: what OpenAI's SDKs read.
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// `request-id`: what Anthropic's SDKs read.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 /// Tells nginx in front of us not to buffer a stream.
 pub const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 /// Anthropic's place for keys.
@@ -161,33 +160,32 @@ pub fn upward(from: &HeaderMap) -> HeaderMap {
     map
 }
 
-/// What of a provider's headers goes to the client, with room for what we add.
-pub fn downward(from: HeaderMap) -> HeaderMap {
-    let mut map = thinned(from, |name| passes_down(name.as_str()));
-    // One length and one type, or none: two would be read differently by different clients.
-    for name in [CONTENT_TYPE, CONTENT_LENGTH] {
-        if map.get_all(&name).iter().nth(1).is_some()
-            && let Some(first) = map.get(&name).cloned()
-        {
-            map.insert(name, first);
-        }
-    }
-    map
-}
-
-fn thinned(from: HeaderMap, passes: impl Fn(&HeaderName) -> bool) -> HeaderMap {
-    let mut map = HeaderMap::with_capacity(from.len() + ROOM);
+/// Puts what of a provider's headers goes to the client on the head of our answer.
+pub fn downward(from: HeaderMap, head: &mut HeaderMap) {
     let mut last: Option<HeaderName> = None;
     // A name is told with its first value only.
     for (name, value) in from {
         if let Some(name) = name {
-            last = passes(&name).then_some(name);
+            last = passes_down(name.as_str()).then_some(name);
         }
-        if let Some(name) = &last {
-            map.append(name.clone(), value);
+        let Some(name) = &last else { continue };
+        match head.entry(name.clone()) {
+            Entry::Vacant(place) => {
+                place.insert(value);
+            }
+            Entry::Occupied(mut place) if vacant(place.get()) => {
+                place.insert(value);
+            }
+            // One length and one type, or none: two would be read differently by different clients.
+            Entry::Occupied(_) if [CONTENT_TYPE, CONTENT_LENGTH].contains(name) => {}
+            Entry::Occupied(mut place) => place.append(value),
         }
     }
-    map
+    for name in [CONTENT_TYPE, CONTENT_LENGTH] {
+        if head.get(&name).is_some_and(vacant) {
+            head.remove(&name);
+        }
+    }
 }
 
 /// What `Connection` names: meant for this hop alone, whatever it is (RFC 9110, section 7.6.1).
@@ -214,6 +212,7 @@ pub fn take_response(header: &mut ResponseHeader) -> response::Parts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::head::VACANT;
     use http::HeaderValue;
 
     #[test]
@@ -280,7 +279,11 @@ mod tests {
         ] {
             header.append(name, HeaderValue::from_static(value));
         }
-        let header = downward(header);
+        let mut head = HeaderMap::new();
+        head.insert("content-length", VACANT);
+        head.insert("content-type", VACANT);
+        downward(header, &mut head);
+        let header = head;
         let left: Vec<(&str, &str)> = header
             .iter()
             .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))

@@ -65,7 +65,7 @@ pub async fn public(
         Value::Null => Bytes::new(),
         body => body.to_string().into(),
     };
-    let headers = [("cache-control", "no-store".to_owned())];
+    let headers = [("cache-control", "no-store")];
     ctx.unrecorded = matches!(path, "/livez" | "/readyz");
     answer(session, ctx, status, &headers, body).await?;
     ctx.outcome = Some(Outcome::Answered);
@@ -78,17 +78,15 @@ async fn preflight(session: &mut Session, ctx: &mut Context) -> Result<(), Refus
         .headers
         .get("access-control-request-headers")
         .and_then(|value| value.to_str().ok())
-        .unwrap_or("authorization, content-type, x-api-key");
+        .unwrap_or("authorization, content-type, x-api-key")
+        .to_owned();
     let headers = [
-        ("access-control-allow-origin", "*".to_owned()),
-        (
-            "access-control-allow-methods",
-            "GET, POST, HEAD, OPTIONS".to_owned(),
-        ),
-        ("access-control-allow-headers", asked.to_owned()),
-        ("access-control-expose-headers", EXPOSED.to_owned()),
-        ("access-control-max-age", "86400".to_owned()),
-        ("vary", "access-control-request-headers".to_owned()),
+        ("access-control-allow-origin", "*"),
+        ("access-control-allow-methods", "GET, POST, HEAD, OPTIONS"),
+        ("access-control-allow-headers", asked.as_str()),
+        ("access-control-expose-headers", EXPOSED),
+        ("access-control-max-age", "86400"),
+        ("vary", "access-control-request-headers"),
     ];
     answer(session, ctx, 200, &headers, Bytes::new()).await?;
     ctx.outcome = Some(Outcome::Answered);
@@ -138,8 +136,8 @@ fn status(ctx: &Context, gateway: &Gateway) -> Value {
 pub async fn catalog(session: &mut Session, ctx: &mut Context) -> Result<(), Refusal> {
     let list = listing::catalog(&ctx.snapshot.catalog, &ctx.snapshot.currency);
     let headers = [
-        ("access-control-allow-origin", "*".to_owned()),
-        ("cache-control", "public, max-age=60".to_owned()),
+        ("access-control-allow-origin", "*"),
+        ("cache-control", "public, max-age=60"),
     ];
     answer(session, ctx, 200, &headers, list.to_string().into()).await?;
     ctx.outcome = Some(Outcome::Answered);

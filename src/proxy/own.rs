@@ -61,7 +61,7 @@ pub async fn usage(
         },
         "days": days(&rows),
     });
-    let headers = [("cache-control", "no-store".to_owned())];
+    let headers = [("cache-control", "no-store")];
     answer(session, ctx, 200, &headers, body.to_string().into()).await?;
     ctx.outcome = Some(Outcome::Answered);
     Ok(())

@@ -1,22 +1,24 @@
 //! Answers that the gateway gives itself: header with a length, body, end; the connection is kept.
 
 use super::context::Context;
-use super::headers::{EXPOSED, REQUEST_ID, X_REQUEST_ID};
+use super::headers::EXPOSED;
 use crate::downstream::Fault;
 use crate::record::event::Outcome;
 use crate::rejection::{Code, Rejection};
 use crate::route::Api;
 use crate::wire::error::{Dialect, Envelope};
+use crate::wire::head::{Facts, Heads};
 use crate::wire::rates;
 use bytes::Bytes;
 use http::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CONTENT_LENGTH, CONTENT_TYPE,
-    EXPECT, ORIGIN, TRANSFER_ENCODING,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CONTENT_TYPE, EXPECT, ORIGIN,
+    TRANSFER_ENCODING,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::time::timeout;
 
@@ -35,6 +37,7 @@ pub async fn reject(session: &mut Session, ctx: &mut Context, rejection: Rejecti
     let Envelope {
         status,
         headers,
+        retry,
         body,
     } = dialect.envelope(&rejection, ctx.api, ctx.request_id.as_str());
     ctx.outcome = Some(Outcome::Rejected(rejection.code));
@@ -46,7 +49,7 @@ pub async fn reject(session: &mut Session, ctx: &mut Context, rejection: Rejecti
         // begins, may look different to a proxy in front.
         exchange.close_after();
     }
-    answer(session, ctx, status, &headers, body.into()).await
+    send(session, ctx, status, &headers, retry, body.into()).await
 }
 
 /// Gives an answer with a JSON body.
@@ -57,7 +60,18 @@ pub async fn answer(
     session: &mut Session,
     ctx: &mut Context,
     status: u16,
-    headers: &[(&'static str, String)],
+    headers: &[(&'static str, &str)],
+    body: Bytes,
+) -> Result<()> {
+    send(session, ctx, status, headers, None, body).await
+}
+
+async fn send(
+    session: &mut Session,
+    ctx: &mut Context,
+    status: u16,
+    headers: &[(&'static str, &str)],
+    retry: Option<(u64, u64)>,
     body: Bytes,
 ) -> Result<()> {
     drain(session, ctx).await;
@@ -66,19 +80,18 @@ pub async fn answer(
         let limiter = ctx.snapshot.limiter.clone();
         let limits = &caller.key().plan.limits;
         ctx.reading = Some(limiter.read(caller.subject(), limits).await);
+        ctx.asked = SystemTime::now();
     }
     let (mut parts, ()) = http::Response::new(()).into_parts();
     parts.status = StatusCode::from_u16(status)
         .map_err(|error| Error::because(ErrorType::InternalError, "status", error))?;
+    parts.headers = head(ctx, Some(body.len() as u64), retry);
     let map = &mut parts.headers;
-    map.reserve(headers.len() + 24);
-    if !body.is_empty() {
-        map.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    }
-    map.insert(CONTENT_LENGTH, body.len().into());
-    identify(map, ctx)?;
+    match body.is_empty() {
+        true => map.remove(CONTENT_TYPE),
+        false => map.insert(CONTENT_TYPE, HeaderValue::from_static("application/json")),
+    };
     allow_browsers(session, map);
-    tell_rates(ctx, map);
     for (name, value) in headers {
         let value = HeaderValue::from_str(value)
             .map_err(|error| Error::because(ErrorType::InternalError, *name, error))?;
@@ -95,26 +108,30 @@ pub async fn answer(
     Ok(())
 }
 
-/// Puts the request's id on an answer, under both of its names.
-///
-/// # Errors
-/// Never in practice: an id is a valid header value.
-pub fn identify(map: &mut HeaderMap, ctx: &Context) -> Result<()> {
-    let id = ctx
-        .request_id
-        .header()
-        .map_err(|error| Error::because(ErrorType::InternalError, "request id", error))?;
-    map.insert(X_REQUEST_ID, id.clone());
-    map.insert(REQUEST_ID, id);
-    Ok(())
-}
-
-/// Tells where the caller's limits stand, if there is a caller.
-pub fn tell_rates(ctx: &Context, map: &mut HeaderMap) {
+/// The head of an answer, as [`Heads::head`] has it: the request's id, where the caller's limits stand, if there is a
+/// caller, and the rest where it is known.
+pub fn head(ctx: &Context, length: Option<u64>, retry: Option<(u64, u64)>) -> HeaderMap {
+    /// Of what lies outside of every mount.
+    static NOWHERE: LazyLock<Heads> = LazyLock::new(|| {
+        Heads::new(rates::Style {
+            api: Api::OpenAi,
+            reset: rates::Reset::default(),
+            ietf: false,
+        })
+    });
     let surface = ctx.surface.and_then(|at| ctx.snapshot.surfaces.get(at));
-    if let (Some(reading), Some(surface)) = (ctx.reading, surface) {
-        rates::tell(map, surface.rates, ctx.api, reading, SystemTime::now());
-    }
+    let heads = surface.map_or(&*NOWHERE, |surface| &surface.heads);
+    heads.head(&Facts {
+        id: &ctx.request_id,
+        api: ctx.api,
+        reading: ctx
+            .reading
+            .filter(|_| surface.is_some())
+            .unwrap_or_default(),
+        now: ctx.asked,
+        length,
+        retry,
+    })
 }
 
 /// Lets a page of any origin read the answer, if a browser asks: keys are what protects it.

@@ -6,7 +6,7 @@ use super::context::{Active, Context, Forward};
 use super::excess::fits;
 use super::form::{is_stream, metered};
 use super::headers::{X_ACCEL_BUFFERING, downward, take_response};
-use super::respond::{allow_browsers, identify, tell_rates, terminal_event};
+use super::respond::{allow_browsers, head, terminal_event};
 use super::snapshot::Gateway;
 use crate::meter::{Form, Meter};
 use crate::record::event::Outcome;
@@ -106,10 +106,9 @@ pub fn dress(
     header: &mut ResponseHeader,
 ) -> pingora::Result<()> {
     let mut parts = take_response(header);
-    let mut map = downward(parts.headers);
-    identify(&mut map, ctx)?;
+    let mut map = head(ctx, None, None);
+    downward(parts.headers, &mut map);
     allow_browsers(session, &mut map);
-    tell_rates(ctx, &mut map);
     let form = ctx
         .forward
         .as_ref()

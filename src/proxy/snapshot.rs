@@ -17,7 +17,7 @@ use crate::upstream::budget::Budget;
 use crate::upstream::live::Live;
 use crate::upstream::peer::Template;
 use crate::wire::error::Dialect;
-use crate::wire::rates;
+use crate::wire::head::Heads;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use std::sync::Arc;
@@ -48,8 +48,8 @@ pub struct Surface {
     pub mount: Arc<str>,
     /// How it words errors.
     pub dialect: Dialect,
-    /// How it tells of rate limits.
-    pub rates: rates::Style,
+    /// What stands on its answers.
+    pub heads: Heads,
 }
 
 /// When a failed attempt is followed by another.

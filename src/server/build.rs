@@ -22,6 +22,7 @@ use crate::upstream::live::Live;
 use crate::upstream::peer::{Template, read_authorities};
 use crate::upstream::{Check, Paths, Provider, ProviderSettings, Timeouts};
 use crate::wire::error::{Dialect, Style};
+use crate::wire::head::Heads;
 use crate::wire::rates;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -221,7 +222,7 @@ fn surface(surface: &crate::config::Surface) -> Surface {
             statuses,
             retry_after: surface.retry_after,
         },
-        rates: rates::Style {
+        heads: Heads::new(rates::Style {
             api: api(surface.api),
             reset: match surface.rate_limit_reset {
                 ResetFormat::Iso8601 => rates::Reset::Iso8601,
@@ -229,7 +230,7 @@ fn surface(surface: &crate::config::Surface) -> Surface {
                 ResetFormat::Epoch => rates::Reset::Epoch,
             },
             ietf: surface.ietf_rate_limit,
-        },
+        }),
     }
 }
 

@@ -43,8 +43,10 @@ impl Default for Dialect {
 pub struct Envelope {
     /// HTTP status.
     pub status: u16,
-    /// Headers beside content type, length and request id.
-    pub headers: Vec<(&'static str, String)>,
+    /// Headers beside content type, length, request id and the wait.
+    pub headers: Vec<(&'static str, &'static str)>,
+    /// `Retry-After` in seconds, and in milliseconds.
+    pub retry: Option<(u64, u64)>,
     /// JSON text.
     pub body: String,
 }
@@ -59,9 +61,11 @@ const ANTHROPIC_OVERLOADED: u16 = 529;
 impl Dialect {
     /// The envelope of a rejection on an endpoint of this mount.
     pub fn envelope(&self, rejection: &Rejection, api: Api, request_id: &str) -> Envelope {
+        let (headers, retry) = self.headers(rejection);
         Envelope {
             status: self.status(rejection.code, api),
-            headers: self.headers(rejection),
+            headers,
+            retry,
             body: self.body(rejection, api, request_id),
         }
     }
@@ -115,34 +119,37 @@ impl Dialect {
         }
     }
 
-    fn headers(&self, rejection: &Rejection) -> Vec<(&'static str, String)> {
+    /// Headers, and the wait.
+    fn headers(&self, rejection: &Rejection) -> (Headers, Option<(u64, u64)>) {
         let mut headers = Vec::new();
         if let Some(allow) = rejection.allow {
-            headers.push(("allow", allow.to_owned()));
+            headers.push(("allow", allow));
         }
+        let never = ("x-should-retry", "false");
         match rejection.code.row().retry {
             Retry::Unsaid => {}
-            Retry::Never => headers.push(("x-should-retry", "false".to_owned())),
+            Retry::Never => headers.push(never),
             Retry::After(seconds) => {
                 let wait = rejection
                     .retry_after
                     .unwrap_or(Duration::from_secs(u64::from(seconds)));
-                let whole = wait.as_millis().div_ceil(1000);
-                if whole > u128::from(RETRY_AFTER_MAX) {
-                    headers.push(("x-should-retry", "false".to_owned()));
-                } else {
+                let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+                let whole = millis.div_ceil(1000);
+                if whole <= RETRY_AFTER_MAX {
                     let literal = self
                         .retry_after
                         .filter(|_| rejection.code.row().status == 429);
-                    let shown = literal.map_or(whole, u128::from);
-                    headers.push(("retry-after", shown.to_string()));
-                    headers.push(("retry-after-ms", wait.as_millis().to_string()));
+                    let shown = literal.map_or(whole, u64::from);
+                    return (headers, Some((shown, millis)));
                 }
+                headers.push(never);
             }
         }
-        headers
+        (headers, None)
     }
 }
+
+type Headers = Vec<(&'static str, &'static str)>;
 
 fn resets_at(text: &mut Vec<u8>, rejection: &Rejection) {
     let at = rejection.resets_at.and_then(|at| at.try_into().ok());
@@ -243,9 +250,8 @@ mod tests {
         assert_eq!(dialect.envelope(&cap, Api::OpenAi, "r").status, 429);
         let rate = Rejection::new(Code::RateLimitExceeded, "rate")
             .retry_after(Some(Duration::from_millis(2100)));
-        let headers = dialect.envelope(&rate, Api::OpenAi, "r").headers;
-        assert!(headers.contains(&("retry-after", "60".to_owned())));
-        assert!(headers.contains(&("retry-after-ms", "2100".to_owned())));
+        let envelope = dialect.envelope(&rate, Api::OpenAi, "r");
+        assert_eq!(envelope.retry, Some((60, 2100)));
     }
 
     #[test]
@@ -253,13 +259,12 @@ mod tests {
         let wait = |ms| {
             let rejection = Rejection::new(Code::RateLimitExceeded, "rate")
                 .retry_after(Some(Duration::from_millis(ms)));
-            Dialect::default()
-                .envelope(&rejection, Api::OpenAi, "r")
-                .headers
+            let envelope = Dialect::default().envelope(&rejection, Api::OpenAi, "r");
+            (envelope.headers, envelope.retry)
         };
-        assert!(wait(2001).contains(&("retry-after", "3".to_owned())));
-        assert!(wait(60_000).contains(&("retry-after", "60".to_owned())));
-        assert_eq!(wait(60_001), [("x-should-retry", "false".to_owned())]);
+        assert_eq!(wait(2001), (vec![], Some((3, 2001))));
+        assert_eq!(wait(60_000), (vec![], Some((60, 60_000))));
+        assert_eq!(wait(60_001), (vec![("x-should-retry", "false")], None));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 pub mod answer;
 pub mod error;
+pub mod head;
 pub mod json;
 pub mod multipart;
 pub mod rates;

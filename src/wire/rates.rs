@@ -1,8 +1,8 @@
-//! Where a caller's limits stand → the headers that tell, in every dialect that clients read.
+//! Where a caller's limits stand → the values of the headers that tell, in every dialect that clients read.
+//! Which headers these are is in [`super::head`].
 
 use crate::limit::{Level, Reading};
 use crate::route::Api;
-use http::{HeaderMap, HeaderName, HeaderValue};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How `X-RateLimit-Reset` says when a bucket is full again.
@@ -28,161 +28,91 @@ pub struct Style {
     pub ietf: bool,
 }
 
-/// Limit, remaining, reset.
-type Names = [HeaderName; 3];
-
-macro_rules! names {
-    ($limit:literal, $remaining:literal, $reset:literal) => {
-        [
-            HeaderName::from_static($limit),
-            HeaderName::from_static($remaining),
-            HeaderName::from_static($reset),
-        ]
-    };
+/// `"requests";q=600;w=60` for each limit.
+pub(super) fn write_policy(text: &mut Vec<u8>, reading: &Reading) {
+    each_of_ietf(text, reading, |text, level| {
+        text.extend_from_slice(b";q=");
+        write_number(text, level.limit);
+        text.extend_from_slice(b";w=60");
+    });
 }
 
-const PLAIN: Names = names!(
-    "x-ratelimit-limit",
-    "x-ratelimit-remaining",
-    "x-ratelimit-reset"
-);
-const OPENAI_REQUESTS: Names = names!(
-    "x-ratelimit-limit-requests",
-    "x-ratelimit-remaining-requests",
-    "x-ratelimit-reset-requests"
-);
-const OPENAI_TOKENS: Names = names!(
-    "x-ratelimit-limit-tokens",
-    "x-ratelimit-remaining-tokens",
-    "x-ratelimit-reset-tokens"
-);
-const ANTHROPIC_REQUESTS: Names = names!(
-    "anthropic-ratelimit-requests-limit",
-    "anthropic-ratelimit-requests-remaining",
-    "anthropic-ratelimit-requests-reset"
-);
-/// One limit holds for input and output together, and is told under all three names.
-const ANTHROPIC_TOKENS: [Names; 3] = [
-    names!(
-        "anthropic-ratelimit-tokens-limit",
-        "anthropic-ratelimit-tokens-remaining",
-        "anthropic-ratelimit-tokens-reset"
-    ),
-    names!(
-        "anthropic-ratelimit-input-tokens-limit",
-        "anthropic-ratelimit-input-tokens-remaining",
-        "anthropic-ratelimit-input-tokens-reset"
-    ),
-    names!(
-        "anthropic-ratelimit-output-tokens-limit",
-        "anthropic-ratelimit-output-tokens-remaining",
-        "anthropic-ratelimit-output-tokens-reset"
-    ),
-];
-const IETF_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-const IETF: HeaderName = HeaderName::from_static("ratelimit");
+/// `"requests";r=599;t=12` for each limit.
+pub(super) fn write_state(text: &mut Vec<u8>, reading: &Reading) {
+    each_of_ietf(text, reading, |text, level| {
+        text.extend_from_slice(b";r=");
+        write_number(text, level.remaining);
+        text.extend_from_slice(b";t=");
+        write_number(text, seconds(level.reset));
+    });
+}
 
-/// Puts the headers on an answer of an endpoint that speaks `api`; a plan without a limit has none.
-pub fn tell(map: &mut HeaderMap, style: Style, api: Api, reading: Reading, now: SystemTime) {
-    let Reading { requests, tokens } = reading;
-    if let Some(level) = requests {
-        let reset = match style.reset {
-            Reset::Iso8601 => utc(now, level.reset),
-            Reset::Seconds => (level.reset.as_millis().div_ceil(1000) as u64).into(),
-            Reset::Epoch => epoch(now, level.reset).into(),
-        };
-        put(map, &PLAIN, level, reset);
-    }
-    if style.api == Api::OpenAi {
-        for (names, level) in [(&OPENAI_REQUESTS, requests), (&OPENAI_TOKENS, tokens)] {
-            if let Some(level) = level {
-                put(map, names, level, span(level.reset));
-            }
+fn each_of_ietf(text: &mut Vec<u8>, reading: &Reading, write: impl Fn(&mut Vec<u8>, Level)) {
+    let names: [(&[u8], _); 2] = [
+        (b"\"requests\"", reading.requests),
+        (b"\"tokens\"", reading.tokens),
+    ];
+    let told = names
+        .into_iter()
+        .filter_map(|(name, level)| Some((name, level?)));
+    for (nth, (name, level)) in told.enumerate() {
+        if nth > 0 {
+            text.extend_from_slice(b", ");
         }
-    }
-    // Anthropic's endpoints answer on OpenAI mounts too.
-    if style.api == Api::Anthropic || api == Api::Anthropic {
-        if let Some(level) = requests {
-            put(map, &ANTHROPIC_REQUESTS, level, utc(now, level.reset));
-        }
-        if let Some(level) = tokens {
-            let reset = utc(now, level.reset);
-            for names in &ANTHROPIC_TOKENS {
-                put(map, names, level, reset.clone());
-            }
-        }
-    }
-    if style.ietf {
-        ietf(map, requests, tokens);
+        text.extend_from_slice(name);
+        write(text, level);
     }
 }
 
-fn put(map: &mut HeaderMap, names: &Names, level: Level, reset: HeaderValue) {
-    let [limit, remaining, when] = names;
-    map.insert(limit.clone(), level.limit.into());
-    map.insert(remaining.clone(), level.remaining.into());
-    map.insert(when.clone(), reset);
+/// A number.
+pub(super) fn write_number(text: &mut Vec<u8>, number: u64) {
+    text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-/// `"requests";q=600;w=60` and `"requests";r=599;t=12`.
-fn ietf(map: &mut HeaderMap, requests: Option<Level>, tokens: Option<Level>) {
-    let (mut policy, mut state) = (String::new(), String::new());
-    for (name, level) in [("requests", requests), ("tokens", tokens)] {
-        let Some(level) = level else { continue };
-        let separator = if policy.is_empty() { "" } else { ", " };
-        let seconds = level.reset.as_millis().div_ceil(1000);
-        policy += &format!("{separator}\"{name}\";q={};w=60", level.limit);
-        state += &format!("{separator}\"{name}\";r={};t={seconds}", level.remaining);
-    }
-    if let (Ok(policy), Ok(state)) = (HeaderValue::try_from(policy), HeaderValue::try_from(state))
-        && !state.is_empty()
-    {
-        map.insert(IETF_POLICY, policy);
-        map.insert(IETF, state);
-    }
+/// Whole seconds, rounded up.
+pub(super) fn seconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis().div_ceil(1000)).unwrap_or(u64::MAX)
 }
 
 /// The second in which `reset` from `now` lies, rounded up.
-fn epoch(now: SystemTime, reset: Duration) -> u64 {
+pub(super) fn epoch(now: SystemTime, reset: Duration) -> u64 {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let at = since.saturating_add(reset);
     at.as_secs() + u64::from(at.subsec_nanos() > 0)
 }
 
 /// `1s`, `6m0s`, `120ms`, as OpenAI writes spans.
-fn span(time: Duration) -> HeaderValue {
+pub(super) fn write_span(text: &mut Vec<u8>, time: Duration) {
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    let (mut text, mut number) = (String::with_capacity(12), itoa::Buffer::new());
-    let mut part = |value: u64, unit: &str| {
-        text.push_str(number.format(value));
-        text.push_str(unit);
+    let mut part = |value: u64, unit: &[u8]| {
+        write_number(text, value);
+        text.extend_from_slice(unit);
     };
     let seconds = millis.div_ceil(1000);
     match (millis, seconds) {
-        (0..1000, _) => part(millis, "ms"),
-        (_, ..60) => part(seconds, "s"),
+        (0..1000, _) => part(millis, b"ms"),
+        (_, ..60) => part(seconds, b"s"),
         (_, ..3600) => {
-            part(seconds / 60, "m");
-            part(seconds % 60, "s");
+            part(seconds / 60, b"m");
+            part(seconds % 60, b"s");
         }
         _ => {
-            part(seconds / 3600, "h");
-            part(seconds / 60 % 60, "m");
-            part(seconds % 60, "s");
+            part(seconds / 3600, b"h");
+            part(seconds / 60 % 60, b"m");
+            part(seconds % 60, b"s");
         }
     }
-    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("0ms"))
 }
 
 /// `2027-01-01T00:00:00Z`, rounded up to the second. Written by hand: it stands on every answer.
-fn utc(now: SystemTime, reset: Duration) -> HeaderValue {
+pub(super) fn write_utc(text: &mut Vec<u8>, now: SystemTime, reset: Duration) {
     let seconds = epoch(now, reset);
     let (days, time) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);
-    let mut text = *b"0000-00-00T00:00:00Z";
+    let mut shown = *b"0000-00-00T00:00:00Z";
     let mut digits = |at: usize, width: usize, mut value: u64| {
         for place in (at..at + width).rev() {
-            if let Some(byte) = text.get_mut(place) {
+            if let Some(byte) = shown.get_mut(place) {
                 *byte = b'0' + (value % 10) as u8;
             }
             value /= 10;
@@ -194,7 +124,7 @@ fn utc(now: SystemTime, reset: Duration) -> HeaderValue {
     digits(11, 2, time / 3600);
     digits(14, 2, time / 60 % 60);
     digits(17, 2, time % 60);
-    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+    text.extend_from_slice(&shown);
 }
 
 /// Days since 1970 → year, month, day (Howard Hinnant, "chrono-compatible low-level date algorithms").
@@ -219,95 +149,10 @@ fn civil(days: u64) -> (u64, u64, u64) {
 mod tests {
     use super::*;
 
-    fn shown(style: Style, api: Api) -> Vec<String> {
-        let reading = Reading {
-            requests: Some(Level {
-                limit: 600,
-                remaining: 599,
-                reset: Duration::from_millis(100),
-            }),
-            tokens: Some(Level {
-                limit: 20_000,
-                remaining: 0,
-                reset: Duration::from_secs(360),
-            }),
-        };
-        let mut map = HeaderMap::new();
-        let now = UNIX_EPOCH + Duration::from_millis(1_798_761_599_950);
-        tell(&mut map, style, api, reading, now);
-        let mut lines: Vec<String> = map
-            .iter()
-            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
-            .collect();
-        lines.sort();
-        lines
-    }
-
-    #[test]
-    fn an_openai_mount_tells_two_dialects() {
-        let style = Style {
-            api: Api::OpenAi,
-            reset: Reset::Iso8601,
-            ietf: false,
-        };
-        assert_eq!(
-            shown(style, Api::OpenAi),
-            [
-                "x-ratelimit-limit-requests: 600",
-                "x-ratelimit-limit-tokens: 20000",
-                "x-ratelimit-limit: 600",
-                "x-ratelimit-remaining-requests: 599",
-                "x-ratelimit-remaining-tokens: 0",
-                "x-ratelimit-remaining: 599",
-                "x-ratelimit-reset-requests: 100ms",
-                "x-ratelimit-reset-tokens: 6m0s",
-                "x-ratelimit-reset: 2027-01-01T00:00:01Z",
-            ]
-        );
-        let both = shown(style, Api::Anthropic);
-        assert!(both.contains(&"x-ratelimit-limit-tokens: 20000".to_owned()));
-        assert!(both.contains(&"anthropic-ratelimit-tokens-limit: 20000".to_owned()));
-    }
-
-    #[test]
-    fn an_anthropic_mount_tells_anthropics() {
-        let style = Style {
-            api: Api::Anthropic,
-            reset: Reset::Seconds,
-            ietf: true,
-        };
-        let lines = shown(style, Api::Anthropic);
-        for line in [
-            "anthropic-ratelimit-requests-remaining: 599",
-            "anthropic-ratelimit-requests-reset: 2027-01-01T00:00:01Z",
-            "anthropic-ratelimit-input-tokens-limit: 20000",
-            "anthropic-ratelimit-output-tokens-reset: 2027-01-01T00:06:00Z",
-            "x-ratelimit-reset: 1",
-            r#"ratelimit-policy: "requests";q=600;w=60, "tokens";q=20000;w=60"#,
-            r#"ratelimit: "requests";r=599;t=1, "tokens";r=0;t=360"#,
-        ] {
-            assert!(lines.contains(&line.to_owned()), "{line} in {lines:#?}");
-        }
-        assert!(
-            !lines
-                .iter()
-                .any(|line| line.starts_with("x-ratelimit-limit-requests"))
-        );
-        assert_eq!(lines.len(), 3 + 12 + 2);
-    }
-
-    #[test]
-    fn an_epoch_is_in_seconds_and_rounded_up() {
-        let style = Style {
-            api: Api::OpenAi,
-            reset: Reset::Epoch,
-            ietf: false,
-        };
-        let lines = shown(style, Api::OpenAi);
-        assert!(
-            lines.contains(&"x-ratelimit-reset: 1798761601".to_owned()),
-            "{lines:#?}"
-        );
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut text = Vec::new();
+        write(&mut text);
+        String::from_utf8(text).unwrap()
     }
 
     #[test]
@@ -323,7 +168,8 @@ mod tests {
             (3_600_000, "1h0m0s"),
             (86_400_000, "24h0m0s"),
         ] {
-            assert_eq!(span(Duration::from_millis(millis)), text);
+            let time = Duration::from_millis(millis);
+            assert_eq!(written(|to| write_span(to, time)), text);
         }
     }
 
@@ -332,7 +178,7 @@ mod tests {
         for seconds in (0..8_000_000_000_i64).step_by(12_345_678) {
             let at = UNIX_EPOCH + Duration::from_secs(seconds.unsigned_abs());
             let expected = jiff::Timestamp::from_second(seconds).unwrap().to_string();
-            assert_eq!(utc(at, Duration::ZERO), expected.as_str());
+            assert_eq!(written(|to| write_utc(to, at, Duration::ZERO)), expected);
         }
     }
 }
