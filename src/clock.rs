@@ -1,5 +1,6 @@
 //! What time it is: monotonic for buckets, the calendar's for days.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -52,14 +53,15 @@ impl Clock {
 
     /// The moment.
     pub fn now(&self) -> Now {
+        self.at(Instant::now())
+    }
+
+    /// The moment of an instant that was read just now.
+    pub fn at(&self, instant: Instant) -> Now {
         match self {
             Clock::System { start } => Now {
-                ms: millis(start.elapsed()),
-                wall: millis(
-                    SystemTime::now()
-                        .duration_since(UNIX_EPOCH)
-                        .unwrap_or_default(),
-                ),
+                ms: millis(instant.saturating_duration_since(*start)),
+                wall: millis(wall(instant).duration_since(UNIX_EPOCH).unwrap_or_default()),
             },
             Clock::Hand(ms) => {
                 let ms = ms.load(Ordering::SeqCst);
@@ -75,6 +77,29 @@ impl Clock {
             Clock::Hand(ms) => Some(ms.load(Ordering::SeqCst)),
         }
     }
+}
+
+/// The time on the wall clock at an instant that was read just now.
+///
+/// Each thread asks the system once a second, and counts on from there: reading a clock costs as much as two allocations,
+/// and a request asks often. What an operator or NTP sets is so seen a second late at most.
+pub fn wall(instant: Instant) -> SystemTime {
+    thread_local! {
+        static ASKED: Cell<Option<(Instant, SystemTime)>> = const { Cell::new(None) };
+    }
+    const LATE: Duration = Duration::from_secs(1);
+    ASKED.with(|asked| {
+        if let Some((at, time)) = asked.get()
+            && let Some(since) = instant
+                .checked_duration_since(at)
+                .filter(|since| *since < LATE)
+        {
+            return time + since;
+        }
+        let time = SystemTime::now();
+        asked.set(Some((instant, time)));
+        time
+    })
 }
 
 fn millis(time: Duration) -> u64 {

@@ -17,51 +17,75 @@ const LONGEST_PAUSE: u64 = 2000;
 pub(super) fn refusal(caller: &Caller, denial: &Denial, jitter: u64) -> Rejection {
     let plan = &caller.key().plan;
     let limits = &plan.limits;
-    let (code, what) = match denial.reason {
-        limit::Reason::Requests => (
-            Code::RateLimitExceeded,
-            format!("Request rate of {} per minute", rate(limits.requests)),
-        ),
-        limit::Reason::Tokens => (
-            Code::RateLimitExceeded,
-            format!("Token rate of {} per minute", rate(limits.tokens)),
-        ),
-        limit::Reason::TokensPerDay => (
-            Code::RateLimitExceeded,
-            format!(
-                "Limit of {} tokens a day",
-                limits.tokens_per_day.unwrap_or(0)
-            ),
-        ),
-        limit::Reason::Concurrency => (
-            Code::ConcurrencyLimit,
-            format!(
-                "Limit of {} requests at once",
-                limits.concurrency.unwrap_or(0)
-            ),
-        ),
+    // Pushed piece by piece: under a flood this is what is written most.
+    let mut text = String::with_capacity(128);
+    let mut code = Code::RateLimitExceeded;
+    match denial.reason {
+        limit::Reason::Requests => {
+            text.push_str("Request rate of ");
+            push(&mut text, rate(limits.requests));
+            text.push_str(" per minute");
+        }
+        limit::Reason::Tokens => {
+            text.push_str("Token rate of ");
+            push(&mut text, rate(limits.tokens));
+            text.push_str(" per minute");
+        }
+        limit::Reason::TokensPerDay => {
+            text.push_str("Limit of ");
+            push(&mut text, limits.tokens_per_day.unwrap_or(0));
+            text.push_str(" tokens a day");
+        }
+        limit::Reason::Concurrency => {
+            code = Code::ConcurrencyLimit;
+            text.push_str("Limit of ");
+            push(&mut text, limits.concurrency.unwrap_or(0).into());
+            text.push_str(" requests at once");
+        }
         limit::Reason::Store => {
             return Rejection::new(
                 Code::TemporarilyUnavailable,
                 "The gateway cannot check rate limits right now. Try again in 5 s.",
             );
         }
-    };
-    let whom = match caller.subject().who() {
-        Who::Key => format!("key {}…", caller.hint()),
-        Who::Account => format!("account {}", caller.key().account),
-        Who::Network => "your network (requests without a key)".to_owned(),
-    };
+    }
+    text.push_str(" reached for ");
+    match caller.subject().who() {
+        Who::Key => {
+            text.push_str("key ");
+            text.push_str(caller.hint().as_str());
+            text.push('…');
+        }
+        Who::Account => {
+            text.push_str("account ");
+            text.push_str(&caller.key().account);
+        }
+        Who::Network => text.push_str("your network (requests without a key)"),
+    }
+    text.push_str(" (plan ");
+    text.push_str(&plan.name);
     let pause = LEAST_PAUSE + jitter % (LONGEST_PAUSE - LEAST_PAUSE + 1);
     let wait = denial.wait.unwrap_or(Duration::from_millis(pause));
-    let seconds = wait.as_millis().div_ceil(1000);
-    let advice = match denial.reason {
-        limit::Reason::Concurrency => "retry when one of them has ended".to_owned(),
-        _ if seconds > 3600 => format!("retry in {} h {} min", seconds / 3600, seconds % 3600 / 60),
-        _ => format!("retry in {seconds} s"),
-    };
-    let message = format!("{what} reached for {whom} (plan {}); {advice}.", plan.name);
-    Rejection::new(code, message).retry_after(Some(wait))
+    let seconds = u64::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
+    if denial.reason == limit::Reason::Concurrency {
+        text.push_str("); retry when one of them has ended.");
+    } else {
+        text.push_str("); retry in ");
+        if seconds > 3600 {
+            push(&mut text, seconds / 3600);
+            text.push_str(" h ");
+            push(&mut text, seconds % 3600 / 60);
+            text.push_str(" min.");
+        } else {
+            push(&mut text, seconds);
+            text.push_str(" s.");
+        }
+    }
+    Rejection::new(code, text).retry_after(Some(wait))
+}
+
+fn push(text: &mut String, number: u64) {
+    text.push_str(itoa::Buffer::new().format(number));
 }
 
 /// The refusal of a request that cannot be paid for.

@@ -11,7 +11,7 @@ pub mod shared;
 pub use glob::Glob;
 
 use crate::billing::Payer;
-use crate::limit::{Limits, Subject, Who};
+use crate::limit::{Limits, Subject};
 use crate::rejection::{Code, Rejection};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
@@ -82,7 +82,8 @@ impl Key {
 pub struct Caller {
     key: Arc<Key>,
     hint: KeyHint,
-    subject: Arc<Subject>,
+    /// Of a caller without a key: its network.
+    network: Option<Arc<Subject>>,
 }
 
 impl Caller {
@@ -98,12 +99,12 @@ impl Caller {
 
     /// Whether no key was sent.
     pub fn is_anonymous(&self) -> bool {
-        self.subject.who() == Who::Network
+        self.network.is_some()
     }
 
     /// Whom the plan's limits are charged to.
     pub fn subject(&self) -> &Arc<Subject> {
-        &self.subject
+        self.network.as_ref().unwrap_or(&self.key.subject)
     }
 }
 
@@ -206,9 +207,9 @@ pub fn authenticate(
         }
     }
     Ok(Caller {
-        subject: key.subject.clone(),
         key,
         hint,
+        network: None,
     })
 }
 
@@ -218,7 +219,7 @@ pub fn anonymous(directory: &directory::Directory, client: Option<IpAddr>) -> Op
     directory.anonymous().map(|key| Caller {
         key: key.clone(),
         hint: KeyHint::NONE,
-        subject: Arc::new(Subject::network(client)),
+        network: Some(Arc::new(Subject::network(client))),
     })
 }
 

@@ -106,15 +106,15 @@ impl Limiter {
         }
         let begun = Instant::now();
         let decision = match &self.redis {
-            None => self.locally(&ask, 1, part),
-            Some(backend) => self.in_redis(backend, &ask, part).await,
+            None => self.locally(ask, 1, part, begun),
+            Some(backend) => self.in_redis(backend, ask, part).await,
         };
         self.metrics
             .admission
             .observe(begun.elapsed().as_secs_f64());
         let (reading, hold) = decision?;
         let hold = hold
-            .filter(|_| ask.limits.settles())
+            .filter(|hold| hold.ask.limits.settles())
             .map(|hold| (hold, self.clone() as Arc<dyn Settle>));
         Ok(Grant { reading, hold })
     }
@@ -153,26 +153,35 @@ impl Limiter {
             .map_or(1, |backend| backend.shared.link().nodes())
     }
 
-    fn locally(&self, ask: &Ask, share: u32, part: Option<&mut dyn Part>) -> Decision {
-        together(part, || {
+    fn locally(&self, ask: Ask, share: u32, part: Option<&mut dyn Part>, now: Instant) -> Decision {
+        let charged = together(part, || {
             if !ask.limits.any() {
                 return Ok((Reading::default(), None));
             }
-            let (reading, hold) = self.memory.admit(ask, share, self.clock.now())?;
-            Ok((reading, Some(hold)))
+            let (reading, charge) = self.memory.admit(&ask, share, self.clock.at(now))?;
+            Ok((reading, Some(charge)))
+        });
+        charged.map(|(reading, charge)| {
+            let hold = charge.map(|charge| Hold {
+                ask,
+                charge,
+                id: None,
+                share,
+            });
+            (reading, hold)
         })
     }
 
     async fn in_redis(
         &self,
         backend: &Backend,
-        ask: &Ask,
+        ask: Ask,
         mut part: Option<&mut dyn Part>,
     ) -> Decision {
         let id = ask.limits.settles().then(|| backend.settling.number());
         let mut unknown = Unknown {
             settling: &backend.settling,
-            ask,
+            ask: &ask,
             id,
             ended: backend.settling.take(&ask.subject),
         };
@@ -181,7 +190,7 @@ impl Limiter {
             Some(part) if backend.shared.link().up() => Some(&mut **part as &mut dyn Part),
             _ => None,
         };
-        let said = backend.shared.admit(ask, id, &unknown.ended, asked).await;
+        let said = backend.shared.admit(&ask, id, &unknown.ended, asked).await;
         if said.is_ok() {
             unknown.ended.clear();
         }
@@ -198,7 +207,7 @@ impl Limiter {
         let begun = admitted && id.is_some();
         let now = self.clock.now();
         if ask.limits.any() {
-            self.memory.follow(ask, answer.levels, begun, now);
+            self.memory.follow(&ask, answer.levels, begun, now);
         }
         if let Some(denial) = denial {
             return Err(Refused::Limit(denial));
@@ -207,25 +216,27 @@ impl Limiter {
             return Err(Refused::Part);
         }
         if let Some(id) = id {
-            backend.settling.begun(id, ask);
+            backend.settling.begun(id, &ask);
         }
+        let reading = reading(&ask.limits, answer.levels, 1);
+        let charged = ask.limits.charged(ask.estimate);
         let hold = id.map(|id| Hold {
-            ask: ask.clone(),
+            ask,
             charge: Charge {
-                units: units(ask.limits.charged(ask.estimate)),
-                tokens: ask.limits.charged(ask.estimate),
+                units: units(charged),
+                tokens: charged,
                 day: answer.day,
             },
             id: Some(id),
             share: 1,
         });
-        Ok((reading(&ask.limits, answer.levels, 1), hold))
+        Ok((reading, hold))
     }
 
-    fn while_away(&self, backend: &Backend, ask: &Ask, part: Option<&mut dyn Part>) -> Decision {
+    fn while_away(&self, backend: &Backend, ask: Ask, part: Option<&mut dyn Part>) -> Decision {
         let known = |now: Now| self.memory.read(&ask.subject, &ask.limits, 1, now);
         match backend.when_away {
-            WhenAway::Local => self.locally(ask, self.share(), part),
+            WhenAway::Local => self.locally(ask, self.share(), part, Instant::now()),
             WhenAway::Allow => together(part, || Ok((known(self.clock.now()), None))),
             WhenAway::Deny if !ask.limits.any() => {
                 together(part, || Ok((Reading::default(), None)))
@@ -294,10 +305,10 @@ impl Drop for Unknown<'_> {
 type Decision = Result<(Reading, Option<Hold>), Refused>;
 
 /// Asks the limits, and what comes with them, as one step.
-fn together(
+fn together<T>(
     part: Option<&mut dyn Part>,
-    mut limits: impl FnMut() -> Result<(Reading, Option<Hold>), Denial>,
-) -> Decision {
+    mut limits: impl FnMut() -> Result<(Reading, Option<T>), Denial>,
+) -> Result<(Reading, Option<T>), Refused> {
     let Some(part) = part else {
         return limits().map_err(Refused::Limit);
     };

@@ -1,7 +1,7 @@
 //! The states of one node's subjects, in memory: shards behind locks that are held for some tens of
 //! nanoseconds, each entry gone once it is as good as new.
 
-use super::state::{Levels, State};
+use super::state::{Charge, Levels, State};
 use super::{Ask, Denial, Hold, Limits, Reading, Subject};
 use crate::clock::Now;
 use ahash::RandomState;
@@ -52,16 +52,15 @@ impl Default for Memory {
 
 impl Memory {
     /// Admits a request by this node's `share` of the limits.
-    pub(super) fn admit(&self, ask: &Ask, share: u32, now: Now) -> Result<(Reading, Hold), Denial> {
+    pub(super) fn admit(
+        &self,
+        ask: &Ask,
+        share: u32,
+        now: Now,
+    ) -> Result<(Reading, Charge), Denial> {
         self.with(&ask.subject, &ask.limits, now, |state| {
             let charge = state.admit(&ask.limits, ask.estimate, share, now)?;
-            let hold = Hold {
-                ask: ask.clone(),
-                charge,
-                id: None,
-                share,
-            };
-            Ok((state.reading(&ask.limits, share, now), hold))
+            Ok((state.reading(&ask.limits, share, now), charge))
         })
     }
 
@@ -202,6 +201,16 @@ mod tests {
         Now { ms, wall: ms }
     }
 
+    fn held(memory: &Memory, ask: Ask, now: Now) -> Hold {
+        let (_, charge) = memory.admit(&ask, 1, now).unwrap();
+        Hold {
+            ask,
+            charge,
+            id: None,
+            share: 1,
+        }
+    }
+
     fn sweep_all(memory: &Memory, now: Now) {
         for _ in 0..Memory::ROUND {
             memory.sweep(now);
@@ -211,8 +220,8 @@ mod tests {
     #[test]
     fn an_entry_goes_when_it_is_as_good_as_new_and_not_before() {
         let memory = Memory::default();
-        let (_, hold) = memory.admit(&ask(1), 1, at(1000)).unwrap();
-        let (_, other) = memory.admit(&ask(2), 1, at(1000)).unwrap();
+        let hold = held(&memory, ask(1), at(1000));
+        let other = held(&memory, ask(2), at(1000));
         memory.settle(&hold, None, at(1000));
         sweep_all(&memory, at(1999));
         assert_eq!(memory.tracked(), 2, "one second refills one request");
@@ -227,7 +236,7 @@ mod tests {
     fn a_million_subjects_are_remembered_and_more_do_not_grow_it() {
         let memory = Memory::default();
         for n in 0..1_000_000 {
-            let (_, hold) = memory.admit(&ask(n), 1, at(1000)).unwrap();
+            let hold = held(&memory, ask(n), at(1000));
             memory.settle(&hold, None, at(1000));
         }
         assert_eq!(memory.tracked(), 1_000_000, "none was lost");
@@ -239,7 +248,7 @@ mod tests {
         let bytes = room * (size_of::<(u128, Entry)>() + 1) * 8 / 7;
         assert!(bytes < 256 << 20, "{bytes} bytes");
         for n in 1_000_000..2_600_000 {
-            let (_, hold) = memory.admit(&ask(n), 1, at(1001)).unwrap();
+            let hold = held(&memory, ask(n), at(1001));
             memory.settle(&hold, None, at(1001));
         }
         assert!(memory.tracked() <= SHARDS * MOST, "{}", memory.tracked());

@@ -11,6 +11,7 @@ use crate::billing::Bill;
 use crate::catalog::due::Estimate;
 use crate::id::next_random;
 use crate::limit::bucket;
+use crate::meter::Meter;
 use crate::rejection::{Code, Rejection};
 use crate::route::Operation;
 use pingora::proxy::Session;
@@ -65,7 +66,7 @@ pub(super) async fn charged(
     let plan = &caller.key().plan;
     let model = &permit.model().model;
     // What has no key has no account either.
-    let ledger = ctx.snapshot.ledger.clone();
+    let ledger = ctx.snapshot.ledger.as_ref();
     let ledger = ledger.filter(|_| !caller.is_anonymous());
     // Where nobody counts tokens, the prompt is not read for them.
     let estimate = match plan.limits.counts_tokens() || ledger.is_some() {
@@ -74,7 +75,7 @@ pub(super) async fn charged(
     };
     let prompt = estimate.prompt.package_tokens();
     let ask = permit.ask(&caller, estimate.whole.package_tokens());
-    let paying = ledger.as_ref().map(|ledger| {
+    let paying = ledger.map(|ledger| {
         let bill = Bill {
             payer: caller.key().payer.clone(),
             model: permit.model().id.clone(),
@@ -84,8 +85,7 @@ pub(super) async fn charged(
         let prompt = estimate.prompt;
         (ledger, gate::Price { bill, prompt })
     });
-    let limiter = ctx.snapshot.limiter.clone();
-    let said = gate::ask(&limiter, ask, paying).await;
+    let said = gate::ask(&ctx.snapshot.limiter, ask, paying).await;
     ctx.reading = match &said {
         Ok((grant, _)) => Some(grant.reading()),
         Err(admit::Refusal::Limit(denial)) => {
@@ -115,7 +115,8 @@ pub(super) fn noted(forward: &mut Forward) {
     let relayed = forward.relayed;
     let wanted = forward.admission.hold();
     if wanted.is_some_and(|hold| hold.wants_note(relayed, Instant::now())) {
-        let (due, _) = used(forward, None);
+        let reading = forward.meter.as_ref().map(Meter::reading);
+        let (due, _) = used(forward, reading, None);
         if let Some(hold) = forward.admission.hold() {
             hold.note(due);
         }
@@ -151,7 +152,7 @@ fn forward(
         stream: None,
         held: None,
         answered: None,
-        settled: false,
+        settled: None,
         cost: None,
     }))
 }
@@ -163,11 +164,12 @@ pub(super) fn settle(ctx: &mut Context, failed: Option<Code>) {
     let Some(forward) = ctx.forward.as_deref_mut() else {
         return;
     };
-    if forward.settled {
+    if forward.settled.is_some() {
         return;
     }
-    forward.settled = true;
-    let (due, source) = used(forward, failed);
+    let reading = forward.meter.as_ref().map(Meter::reading);
+    forward.settled = Some(reading);
+    let (due, source) = used(forward, reading, failed);
     forward
         .admission
         .settle(due.package_tokens().min(bucket::MOST));

@@ -8,12 +8,13 @@ use crate::auth::Caller;
 use crate::auth::secret::KeyHint;
 use crate::billing::money::Money;
 use crate::catalog::Found;
+use crate::clock;
 use crate::downstream::Exchange;
 use crate::id::RequestId;
 use crate::limit::Reading;
 use crate::limit::overload::Claim;
-use crate::meter::Meter;
 use crate::meter::usage::Source;
+use crate::meter::{self, Meter};
 use crate::record::event::{Failed, Outcome};
 use crate::record::metrics::AttemptEnd;
 use crate::rejection::Rejection;
@@ -119,8 +120,8 @@ pub struct Forward {
     pub held: Option<BytesMut>,
     /// When the provider's header had come.
     pub answered: Option<Instant>,
-    /// Limits and money were told what it used.
-    pub settled: bool,
+    /// Limits and money were told what it used: what the answer said of it, if there was one.
+    pub settled: Option<Option<meter::Reading>>,
     /// What was taken from the balance for it, and how sure that is.
     pub cost: Option<(Money, Source)>,
 }
@@ -162,13 +163,18 @@ impl Forward {
 impl Context {
     /// The context of a request that has just been read.
     pub fn new(snapshot: Arc<Snapshot>, active: &IntGauge) -> Box<Context> {
-        let time = SystemTime::now();
+        let exchange = Exchange::current();
+        let started = match &exchange {
+            Some(exchange) => exchange.began.into_std(),
+            None => Instant::now(),
+        };
+        let time = clock::wall(started);
         Box::new(Context {
-            exchange: Exchange::current(),
+            exchange,
             snapshot,
             request_id: RequestId::new(),
             time,
-            started: Instant::now(),
+            started,
             surface: None,
             api: Api::OpenAi,
             endpoint: None,

@@ -5,7 +5,7 @@ use crate::billing::Due;
 use crate::catalog::Price;
 use crate::catalog::due::{Answered, Asked, Estimate};
 use crate::meter::usage::Source;
-use crate::meter::{Form, Meter, estimate};
+use crate::meter::{Form, Meter, Reading, estimate};
 use crate::rejection::Code;
 use crate::route::Operation;
 
@@ -33,13 +33,17 @@ pub(super) fn prompt_due(forward: &Forward) -> Due {
 }
 
 /// What a request has cost as far as is known by now, by the price that it was admitted with, and
-/// how sure that is. `failed` is why there is no answer of the provider's, or no whole one.
-pub(super) fn used(forward: &Forward, failed: Option<Code>) -> (Due, Option<Source>) {
+/// how sure that is. `reading` is what the answer says of itself, `failed` why there is no answer of the provider's, or no whole one.
+pub(super) fn used(
+    forward: &Forward,
+    reading: Option<Reading>,
+    failed: Option<Code>,
+) -> (Due, Option<Source>) {
     let price = &forward.admission.model().model.price;
     let asked = asked(forward.operation, &forward.body, forward.prompt);
     // A provider that has stopped sending, or whose client has left, has worked.
     let worked = matches!(failed, None | Some(Code::UpstreamTimeout));
-    let Some(meter) = &forward.meter else {
+    let (Some(meter), Some(reading)) = (&forward.meter, reading) else {
         // It failed before any answer; a provider that has begun to work charges for its prompt. It
         // cannot begin before it has the whole of it.
         let sent = match &forward.body {
@@ -54,7 +58,7 @@ pub(super) fn used(forward: &Forward, failed: Option<Code>) -> (Due, Option<Sour
         };
     };
     let answered = Answered {
-        reading: meter.reading(),
+        reading,
         relayed: relayed(forward, meter),
         begun: forward.relayed > 0,
         failed: !worked,

@@ -4,7 +4,6 @@ use super::context::Context;
 use super::snapshot::Gateway;
 use crate::auth::secret::KeyHint;
 use crate::id::RequestId;
-use crate::meter::Meter;
 use crate::meter::usage::Source;
 use crate::record::event::{Event, Outcome};
 use crate::record::metrics::AttemptEnd;
@@ -43,16 +42,16 @@ pub fn record(
     };
     let forward = ctx.forward.as_deref();
     let attempt = ctx.attempt();
-    let meter = forward.and_then(|forward| forward.meter.as_ref());
     if let (Some(forward), Some(model)) = (forward, &ctx.model)
         && forward.attempts > 0
         && outcome != Outcome::ClientGone
         && let Some(traffic) = ctx.snapshot.traffic.get(model.model.index)
     {
         let failed = matches!(outcome, Outcome::Rejected(code) if code.is_upstreams());
-        traffic.count(failed, gateway.started.elapsed());
+        traffic.count(failed, now.saturating_duration_since(gateway.started));
     }
-    let reading = meter.map(Meter::reading);
+    // What was settled, and so is on file.
+    let reading = forward.and_then(|forward| forward.settled.flatten());
     if reading.is_some_and(|reading| reading.hostile) {
         gateway.metrics.hostile_usage.inc();
     }

@@ -18,7 +18,10 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::LazyLock;
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::time::timeout;
 
@@ -157,16 +160,23 @@ async fn drain(session: &mut Session, ctx: &Context) {
         }
         exchange.unread(Vec::new());
     }
+    if session.as_downstream_mut().is_body_done() {
+        return;
+    }
     let read = async {
         let mut total = 0;
         while let Ok(Some(chunk)) = session.read_request_body().await {
             total += chunk.len();
-            if total > DRAIN_BYTES {
+            if total > DRAIN_BYTES || session.as_downstream_mut().is_body_done() {
                 break;
             }
         }
     };
-    let _ = timeout(DRAIN_TIME, read).await;
+    let mut read = pin!(read);
+    // Most bodies came with their header: no timer for those.
+    if !poll_fn(|context| Poll::Ready(read.as_mut().poll(context).is_ready())).await {
+        let _ = timeout(DRAIN_TIME, read).await;
+    }
 }
 
 /// The event that ends a stream which cannot go on, in the form of its protocol.

@@ -4,138 +4,151 @@ use super::access_log::rfc3339;
 use super::event::{Event, Failed};
 use crate::wire::json::encode_string;
 use std::io::Write;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
+
+/// Most lines are shorter.
+const USUAL: usize = 1024;
 
 /// Writes one line. By hand, since at full load a general serializer costs a tenth of a request.
 pub(super) fn write_line(event: &Event, clock: &mut Clock, lines: &mut Vec<u8>) {
-    let mut line = Line::begin(lines);
-    line.text("time", clock.show(event.time));
-    line.text("request_id", event.request_id.as_str());
-    line.text("surface", &event.surface);
-    line.text("operation", event.operation);
-    line.text("key", event.key.as_str());
-    line.maybe_text("account", event.account.as_deref());
-    line.maybe_text("project", event.project.as_deref());
-    line.maybe_text("model", event.model.as_deref());
-    line.maybe_text("upstream", event.upstream.as_deref());
-    line.number("attempts", Some(u64::from(event.attempts)));
+    lines.reserve(USUAL);
+    let mut line = Line(lines);
+    line.plain(r#"{"time":""#, clock.show(event.time));
+    line.plain(r#"","request_id":""#, event.request_id.as_str());
+    line.raw(r#"","surface":"#);
+    line.text(&event.surface);
+    line.plain(r#","operation":""#, event.operation);
+    line.raw(r#"","key":"#);
+    line.text(event.key.as_str());
+    line.maybe_text(r#","account":"#, event.account.as_deref());
+    line.maybe_text(r#","project":"#, event.project.as_deref());
+    line.maybe_text(r#","model":"#, event.model.as_deref());
+    line.maybe_text(r#","upstream":"#, event.upstream.as_deref());
+    line.number(r#","attempts":"#, Some(u64::from(event.attempts)));
     line.failures(&event.failures);
-    line.number("status", Some(u64::from(event.status)));
-    line.text("code", event.outcome.code());
-    line.raw("stream", if event.stream { b"true" } else { b"false" });
+    line.number(r#","status":"#, Some(u64::from(event.status)));
+    line.plain(r#","code":""#, event.outcome.code());
+    line.raw(match event.stream {
+        true => r#"","stream":true"#,
+        false => r#"","stream":false"#,
+    });
     let tokens = event.usage.map(|(usage, _)| usage);
-    line.number("input_tokens", tokens.map(|usage| usage.input));
-    line.number("cached_tokens", tokens.map(|usage| usage.cached_input));
-    line.number("output_tokens", tokens.map(|usage| usage.output));
-    line.maybe_text("usage", event.usage.map(|(_, source)| source.as_str()));
+    line.number(r#","input_tokens":"#, tokens.map(|usage| usage.input));
+    line.number(
+        r#","cached_tokens":"#,
+        tokens.map(|usage| usage.cached_input),
+    );
+    line.number(r#","output_tokens":"#, tokens.map(|usage| usage.output));
+    line.word(
+        r#","usage":"#,
+        event.usage.map(|(_, source)| source.as_str()),
+    );
     match event.cost {
-        Some((cost, _)) => line.plain("cost", format_args!("{cost}")),
-        None => line.raw("cost", b"null"),
+        // Writing to a vector never fails.
+        Some((cost, _)) => drop(write!(line.0, r#","cost":"{cost}""#)),
+        None => line.raw(r#","cost":null"#),
     }
-    line.maybe_text("charge", event.cost.map(|(_, source)| source.as_str()));
-    line.millis("duration_ms", Some(event.total));
-    line.millis("first_byte_ms", event.first_byte);
-    line.millis("overhead_ms", event.overhead);
-    line.number("bytes_in", Some(event.bytes_in));
-    line.number("bytes_out", Some(event.bytes_out));
-    match event.client {
-        Some(ip) => line.plain("client", format_args!("{ip}")),
-        None => line.raw("client", b"null"),
-    }
-    line.end();
+    line.word(
+        r#","charge":"#,
+        event.cost.map(|(_, source)| source.as_str()),
+    );
+    line.millis(r#","duration_ms":"#, Some(event.total));
+    line.millis(r#","first_byte_ms":"#, event.first_byte);
+    line.millis(r#","overhead_ms":"#, event.overhead);
+    line.number(r#","bytes_in":"#, Some(event.bytes_in));
+    line.number(r#","bytes_out":"#, Some(event.bytes_out));
+    line.address(r#","client":"#, event.client);
+    line.raw("}\n");
 }
 
-/// A JSON object on one line, member by member.
-struct Line<'a> {
-    bytes: &'a mut Vec<u8>,
-    separator: u8,
-}
+/// A JSON object on one line, piece by piece: what stands between two values is one text.
+struct Line<'a>(&'a mut Vec<u8>);
 
 impl Line<'_> {
-    fn begin(bytes: &mut Vec<u8>) -> Line<'_> {
-        Line {
-            bytes,
-            separator: b'{',
+    fn raw(&mut self, text: &str) {
+        self.0.extend_from_slice(text.as_bytes());
+    }
+
+    /// A text without anything that JSON escapes; its quotes are the neighbours'.
+    fn plain(&mut self, before: &str, value: &str) {
+        self.raw(before);
+        self.raw(value);
+    }
+
+    fn text(&mut self, value: &str) {
+        encode_string(value, self.0);
+    }
+
+    fn maybe_text(&mut self, before: &str, value: Option<&str>) {
+        self.raw(before);
+        match value {
+            Some(value) => self.text(value),
+            None => self.raw("null"),
         }
     }
 
-    fn end(self) {
-        self.bytes.extend_from_slice(b"}\n");
-    }
-
-    fn name(&mut self, name: &str) {
-        self.bytes.push(self.separator);
-        self.separator = b',';
-        self.bytes.push(b'"');
-        self.bytes.extend_from_slice(name.as_bytes());
-        self.bytes.extend_from_slice(b"\":");
-    }
-
-    fn raw(&mut self, name: &str, value: &[u8]) {
-        self.name(name);
-        self.bytes.extend_from_slice(value);
-    }
-
-    fn text(&mut self, name: &str, value: &str) {
-        self.name(name);
-        encode_string(value, self.bytes);
-    }
-
-    fn maybe_text(&mut self, name: &str, value: Option<&str>) {
+    /// One of our own words.
+    fn word(&mut self, before: &str, value: Option<&str>) {
+        self.raw(before);
         match value {
-            Some(value) => self.text(name, value),
-            None => self.raw(name, b"null"),
+            Some(value) => {
+                self.plain("\"", value);
+                self.raw("\"");
+            }
+            None => self.raw("null"),
         }
     }
 
     /// Attempts that were followed by another, in their order.
     fn failures(&mut self, failures: &[Failed]) {
-        self.name("failed_attempts");
-        self.bytes.push(b'[');
+        self.raw(r#","failed_attempts":["#);
         for (nth, failed) in failures.iter().enumerate() {
-            if nth > 0 {
-                self.bytes.push(b',');
-            }
-            let mut one = Line {
-                bytes: self.bytes,
-                separator: b'{',
-            };
-            one.text("upstream", &failed.upstream);
-            one.text("outcome", failed.end.as_str());
-            one.millis("duration_ms", Some(failed.took));
-            self.bytes.push(b'}');
+            self.raw(match nth {
+                0 => r#"{"upstream":"#,
+                _ => r#",{"upstream":"#,
+            });
+            self.text(&failed.upstream);
+            self.word(r#","outcome":"#, Some(failed.end.as_str()));
+            self.millis(r#","duration_ms":"#, Some(failed.took));
+            self.raw("}");
         }
-        self.bytes.push(b']');
+        self.raw("]");
     }
 
-    /// A text without anything that JSON escapes.
-    fn plain(&mut self, name: &str, value: std::fmt::Arguments<'_>) {
-        self.name(name);
-        // Writing to a vector never fails.
-        let _ = write!(self.bytes, "\"{value}\"");
-    }
-
-    fn number(&mut self, name: &str, value: Option<u64>) {
-        self.name(name);
+    fn number(&mut self, before: &str, value: Option<u64>) {
+        self.raw(before);
         match value {
-            Some(value) => self
-                .bytes
-                .extend_from_slice(itoa::Buffer::new().format(value).as_bytes()),
-            None => self.bytes.extend_from_slice(b"null"),
+            Some(value) => self.raw(itoa::Buffer::new().format(value)),
+            None => self.raw("null"),
         }
     }
 
     /// Milliseconds with three decimals.
-    fn millis(&mut self, name: &str, value: Option<Duration>) {
-        let Some(value) = value else {
-            return self.raw(name, b"null");
-        };
-        let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
-        self.number(name, Some(micros / 1000));
-        let rest = micros % 1000;
-        let digits = [rest / 100, rest / 10 % 10, rest % 10].map(|digit| b'0' + digit as u8);
-        self.bytes.push(b'.');
-        self.bytes.extend_from_slice(&digits);
+    fn millis(&mut self, before: &str, value: Option<Duration>) {
+        let micros = value.map(|value| u64::try_from(value.as_micros()).unwrap_or(u64::MAX));
+        self.number(before, micros.map(|micros| micros / 1000));
+        if let Some(micros) = micros {
+            let rest = micros % 1000;
+            let digits = [rest / 100, rest / 10 % 10, rest % 10].map(|digit| b'0' + digit as u8);
+            self.0.push(b'.');
+            self.0.extend_from_slice(&digits);
+        }
+    }
+
+    fn address(&mut self, before: &str, address: Option<IpAddr>) {
+        self.raw(before);
+        match address {
+            Some(IpAddr::V4(ip)) => {
+                for (nth, part) in ip.octets().into_iter().enumerate() {
+                    self.raw(if nth == 0 { "\"" } else { "." });
+                    self.raw(itoa::Buffer::new().format(part));
+                }
+                self.raw("\"");
+            }
+            Some(IpAddr::V6(ip)) => drop(write!(self.0, "\"{ip}\"")),
+            None => self.raw("null"),
+        }
     }
 }
 

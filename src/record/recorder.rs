@@ -7,8 +7,6 @@ use crate::limit::Reason;
 use crate::meter::usage::Usage;
 use crate::rejection::Code;
 use crate::route::Operation;
-use ahash::AHashMap;
-use arc_swap::ArcSwap;
 use prometheus::{Histogram, IntCounter};
 use std::sync::{Arc, OnceLock};
 
@@ -36,7 +34,7 @@ struct Tokens {
 }
 
 /// Where a request was counted: places in the configuration's lists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug)]
 pub struct Place {
     /// Surface; `None` outside of any.
     pub surface: Option<usize>,
@@ -54,8 +52,12 @@ pub struct Recorder {
     models: Vec<Arc<str>>,
     plans: Vec<(Arc<str>, [OnceLock<IntCounter>; Reason::ALL.len()])>,
     attempts: Vec<(Arc<str>, [OnceLock<IntCounter>; AttemptEnd::COUNT])>,
-    series: ArcSwap<AHashMap<Place, Arc<Series>>>,
+    /// By surface, operation and model; the first of each stands for none.
+    series: Vec<[OnceLock<Row>; Operation::ALL.len() + 1]>,
 }
+
+/// The handles of one surface and operation, by model.
+type Row = Box<[OnceLock<Box<Series>>]>;
 
 impl Recorder {
     /// A recorder for these mounts, models, plans and providers.
@@ -67,6 +69,8 @@ impl Recorder {
         providers: Vec<Arc<str>>,
     ) -> Recorder {
         let unused = |name| (name, Default::default());
+        let series = std::iter::repeat_with(Default::default);
+        let series = series.take(surfaces.len() + 1).collect();
         let unused_plan = |name| (name, Default::default());
         Recorder {
             metrics,
@@ -74,7 +78,7 @@ impl Recorder {
             models,
             plans: plans.into_iter().map(unused_plan).collect(),
             attempts: providers.into_iter().map(unused).collect(),
-            series: ArcSwap::default(),
+            series,
         }
     }
 
@@ -117,7 +121,9 @@ impl Recorder {
 
     /// Counts a finished request.
     pub fn record(&self, place: Place, event: &Event) {
-        let series = self.series(place);
+        let Some(series) = self.series(place) else {
+            return;
+        };
         let metrics = &self.metrics;
         let names = self.names(place);
         if event.outcome == Outcome::Answered && event.status / 100 == 2 {
@@ -177,17 +183,15 @@ impl Recorder {
         ]
     }
 
-    fn series(&self, place: Place) -> Arc<Series> {
-        if let Some(series) = self.series.load().get(&place) {
-            return series.clone();
-        }
-        let made = Arc::new(Series::new(&self.metrics, self.names(place)));
-        self.series.rcu(|known| {
-            let mut known = AHashMap::clone(known);
-            known.entry(place).or_insert_with(|| made.clone());
-            known
-        });
-        made
+    /// `None` for what is not in this configuration's lists.
+    fn series(&self, place: Place) -> Option<&Series> {
+        let at = |place: Option<usize>| place.map_or(0, |place| place + 1);
+        let rows = self.series.get(at(place.surface))?;
+        let row = rows.get(at(place.operation.map(|operation| operation as usize)))?;
+        let none = || std::iter::repeat_with(OnceLock::new);
+        let row = row.get_or_init(|| none().take(self.models.len() + 1).collect());
+        let made = || Box::new(Series::new(&self.metrics, self.names(place)));
+        Some(row.get(at(place.model))?.get_or_init(made))
     }
 }
 
