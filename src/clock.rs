@@ -97,7 +97,7 @@ pub fn wall(instant: Instant) -> SystemTime {
             return time + since;
         }
         let time = SystemTime::now();
-        asked.set(Some((instant, time)));
+        asked.set(Some((Instant::now(), time)));
         time
     })
 }

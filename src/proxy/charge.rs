@@ -152,7 +152,8 @@ fn forward(
         stream: None,
         held: None,
         answered: None,
-        settled: None,
+        settled: false,
+        used: None,
         cost: None,
     }))
 }
@@ -164,12 +165,12 @@ pub(super) fn settle(ctx: &mut Context, failed: Option<Code>) {
     let Some(forward) = ctx.forward.as_deref_mut() else {
         return;
     };
-    if forward.settled.is_some() {
+    if forward.settled {
         return;
     }
-    let reading = forward.meter.as_ref().map(Meter::reading);
-    forward.settled = Some(reading);
-    let (due, source) = used(forward, reading, failed);
+    forward.settled = true;
+    forward.used = forward.meter.as_ref().map(Meter::reading);
+    let (due, source) = used(forward, forward.used, failed);
     forward
         .admission
         .settle(due.package_tokens().min(bucket::MOST));

@@ -120,8 +120,10 @@ pub struct Forward {
     pub held: Option<BytesMut>,
     /// When the provider's header had come.
     pub answered: Option<Instant>,
-    /// Limits and money were told what it used: what the answer said of it, if there was one.
-    pub settled: Option<Option<meter::Reading>>,
+    /// Limits and money were told what it used.
+    pub settled: bool,
+    /// What the answer had said of that by then.
+    pub used: Option<meter::Reading>,
     /// What was taken from the balance for it, and how sure that is.
     pub cost: Option<(Money, Source)>,
 }

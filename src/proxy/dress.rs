@@ -66,7 +66,10 @@ pub fn for_provider(
         Body::Empty => None,
     };
     if let Some(length) = length {
-        map.insert(CONTENT_LENGTH, length.into());
+        // `HeaderValue::from(u64)` allocates twice.
+        let length = HeaderValue::from_str(itoa::Buffer::new().format(length))
+            .map_err(|error| Error::because(ErrorType::InternalError, "length", error))?;
+        map.insert(CONTENT_LENGTH, length);
     }
     parts.uri = uri;
     parts.headers = map;

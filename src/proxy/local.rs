@@ -21,7 +21,36 @@ use pingora::proxy::Session;
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
 
-/// Answers what needs neither surface nor key; true if it did.
+/// What needs neither surface nor key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Public {
+    /// `OPTIONS` of anything.
+    Preflight,
+    /// `HEAD /`: Claude Code asks this before anything else.
+    Root,
+    /// `/livez`.
+    Live,
+    /// `/readyz`.
+    Ready,
+    /// `/api/status`.
+    Status,
+}
+
+impl Public {
+    /// What is asked for here, if it is public.
+    pub fn at(method: &Method, path: &str) -> Option<Public> {
+        match path {
+            _ if method == Method::OPTIONS => Some(Public::Preflight),
+            "/" if method == Method::HEAD => Some(Public::Root),
+            "/livez" => Some(Public::Live),
+            "/readyz" => Some(Public::Ready),
+            "/api/status" => Some(Public::Status),
+            _ => None,
+        }
+    }
+}
+
+/// Answers what is public.
 ///
 /// # Errors
 /// A wrong method, or a client that is gone.
@@ -29,18 +58,13 @@ pub async fn public(
     session: &mut Session,
     ctx: &mut Context,
     gateway: &Gateway,
-    path: &str,
-) -> Result<bool, Refusal> {
-    let method = session.req_header().method.clone();
-    if method == Method::OPTIONS {
-        preflight(session, ctx).await?;
-        return Ok(true);
-    }
-    let read = matches!(method, Method::GET | Method::HEAD);
-    let (status, body) = match path {
-        // Claude Code asks this before anything else.
-        "/" if method == Method::HEAD => (200, Value::Null),
-        "/livez" | "/readyz" | "/api/status" if !read => {
+    asked: Public,
+) -> Result<(), Refusal> {
+    let method = &session.req_header().method;
+    let read = matches!(*method, Method::GET | Method::HEAD);
+    let (status, body) = match asked {
+        Public::Preflight => return preflight(session, ctx).await,
+        _ if !read => {
             return Err(Rejection {
                 allow: Some("GET, HEAD, OPTIONS"),
                 ..Rejection::new(
@@ -50,26 +74,26 @@ pub async fn public(
             }
             .into());
         }
-        "/livez" => (200, json!({ "status": "ok" })),
-        "/readyz" => match gateway.ready.load(Ordering::Acquire) {
+        Public::Root => (200, Value::Null),
+        Public::Live => (200, json!({ "status": "ok" })),
+        Public::Ready => match gateway.ready.load(Ordering::Acquire) {
             true => (200, json!({ "status": "ready" })),
             false => (503, json!({ "status": "shutting_down" })),
         },
-        "/api/status" => {
+        Public::Status => {
             not_a_flood(ctx)?;
             (200, status(ctx, gateway))
         }
-        _ => return Ok(false),
     };
     let body = match body {
         Value::Null => Bytes::new(),
         body => body.to_string().into(),
     };
     let headers = [("cache-control", "no-store")];
-    ctx.unrecorded = matches!(path, "/livez" | "/readyz");
+    ctx.unrecorded = matches!(asked, Public::Live | Public::Ready);
     answer(session, ctx, status, &headers, body).await?;
     ctx.outcome = Some(Outcome::Answered);
-    Ok(true)
+    Ok(())
 }
 
 async fn preflight(session: &mut Session, ctx: &mut Context) -> Result<(), Refusal> {

@@ -50,8 +50,7 @@ pub fn record(
         let failed = matches!(outcome, Outcome::Rejected(code) if code.is_upstreams());
         traffic.count(failed, now.saturating_duration_since(gateway.started));
     }
-    // What was settled, and so is on file.
-    let reading = forward.and_then(|forward| forward.settled.flatten());
+    let reading = forward.and_then(|forward| forward.used);
     if reading.is_some_and(|reading| reading.hostile) {
         gateway.metrics.hostile_usage.inc();
     }

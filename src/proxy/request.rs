@@ -12,7 +12,9 @@ use crate::downstream::Fault;
 use crate::rejection::{Code, Rejection, quoted};
 use crate::route::{self, Endpoint, Miss, Operation};
 use crate::wire::request::{Call, CallError, read_call};
+use http::Method;
 use pingora::BError;
+use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 /// Why a request does not go on.
@@ -64,27 +66,29 @@ pub async fn check(
                 &snapshot.trusted_proxies,
             )
         });
-    let path = plain_path(session)?;
+    let header = session.req_header();
+    let path = plain_path(header)?;
     if let Err(rejection) = faulty(ctx) {
         // The route is taken for the words of its surface only.
-        let _ = routed(session, ctx, &path);
+        let _ = routed(&header.method, path, ctx);
         return Err(rejection.into());
     }
-    if overflowing(ctx) && !overload::exempt(&session.req_header().method, &path) {
-        let _ = routed(session, ctx, &path);
+    if overflowing(ctx) && !overload::exempt(&header.method, path) {
+        let _ = routed(&header.method, path, ctx);
         return Err(overload::no_connection().into());
     }
-    if local::public(session, ctx, gateway, &path).await? {
+    if let Some(public) = local::Public::at(&header.method, path) {
+        local::public(session, ctx, gateway, public).await?;
         return Ok(Step::Answered);
     }
     match overload::in_flight(gateway) {
         Ok(claim) => ctx.in_flight = Some(claim),
         Err(rejection) => {
-            let _ = routed(session, ctx, &path);
+            let _ = routed(&header.method, path, ctx);
             return Err(rejection.into());
         }
     }
-    let endpoint = routed(session, ctx, &path)?;
+    let endpoint = routed(&header.method, path, ctx)?;
     if endpoint.operation == Operation::Catalog {
         not_a_flood(ctx)?;
         local::catalog(session, ctx).await?;
@@ -206,8 +210,8 @@ fn faulty(ctx: &Context) -> Result<(), Rejection> {
 }
 
 /// The path as it came.
-fn plain_path(session: &Session) -> Result<String, Rejection> {
-    let raw = session.req_header().raw_path();
+fn plain_path(header: &RequestHeader) -> Result<&str, Rejection> {
+    let raw = header.raw_path();
     // An absolute target names a host of its own; nothing here serves another host.
     if raw.first() != Some(&b'/') {
         return Err(Rejection::new(
@@ -218,17 +222,16 @@ fn plain_path(session: &Session) -> Result<String, Rejection> {
     // Taken from the bytes that came, since a parsed URI may have been tidied up.
     let end = memchr::memchr2(b'?', b'#', raw).unwrap_or(raw.len());
     let path = raw.get(..end).unwrap_or_default();
-    if !path.iter().all(u8::is_ascii_graphic) {
-        return Err(Rejection::new(
+    match std::str::from_utf8(path) {
+        Ok(path) if path.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(path),
+        _ => Err(Rejection::new(
             Code::InvalidRequest,
             "The request target has characters that must be percent-encoded.",
-        ));
+        )),
     }
-    Ok(String::from_utf8_lossy(path).into_owned())
 }
 
-fn routed(session: &Session, ctx: &mut Context, path: &str) -> Result<Endpoint, Rejection> {
-    let method = &session.req_header().method;
+fn routed(method: &Method, path: &str, ctx: &mut Context) -> Result<Endpoint, Rejection> {
     match ctx.snapshot.router.route(method, path) {
         Ok(endpoint) => {
             ctx.surface = Some(endpoint.surface);
