@@ -1,29 +1,36 @@
-//! [`Edge`]: what Pingora's connection loop calls with each request; it wraps the session and hands it
-//! to the proxy.
+//! [`Edge`]: serves connections: it reads each request's header, wraps the session and hands it to the proxy.
+//!
+//! Pingora's own loop over the requests of a connection has the state of both protocols in it, and a buffer of 4 KiB for
+//! the header of each request; it is used for HTTP/2 alone ([`Streams`]).
 
+use super::again::at_once;
 use super::ending::Ending;
-use super::header_clock::HeaderClock;
 use super::idle::{AT_REST, Idle};
 use super::session::{Downstream, Wire};
 use super::{CURRENT, Exchange, Fault};
 use crate::id::RequestId;
 use async_trait::async_trait;
+use bytes::BytesMut;
+use futures::FutureExt;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderValue, Version};
 use memchr::{memchr_iter, memmem};
-use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::protocols::Digest;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v1::server::HttpSession as H1;
 use pingora::protocols::http::v2::server::{H2Options, HttpSession as H2, default_h2_options};
+use pingora::protocols::{ALPN, Digest, Stream};
 use pingora::server::ShutdownWatch;
 use pingora::{ErrorType, Result};
+use std::future::poll_fn;
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::ready;
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::time::{sleep, timeout};
 
 /// An idle connection is kept this long: above the 60 s of common load balancers, so that it is
@@ -31,6 +38,10 @@ use tokio::time::{sleep, timeout};
 const KEEPALIVE: Duration = Duration::from_secs(75);
 /// Once the listeners are closed, so long still: time for a request that was on its way.
 const KEEPALIVE_AT_END: Duration = Duration::from_secs(5);
+/// A request's header must be whole so long after its first byte.
+const HEADER: Duration = Duration::from_secs(10);
+/// Bytes of a request that are read at first: its header, and most often all of its body.
+const BEGINNING: usize = 4 << 10;
 /// A client that does not open its window for a stream of HTTP/2 is let go after this; the
 /// connection below has a limit of its own.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -107,34 +118,52 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
         shutdown: &ShutdownWatch,
     ) -> Option<Wire> {
         let session = Downstream::new(wire, exchange.clone());
-        let served = self
+        let mut served = self
             .proxy
             .process_new_http(ServerSession::new_custom(session), shutdown);
         let place = Arc::as_ptr(&exchange).addr() / size_of::<Exchange>();
-        let served = CURRENT.scope(exchange.clone(), served);
+        // The context takes it over before anything is waited for.
+        let mut given = Some(exchange.clone());
+        let served = poll_fn(|cx| match given.take() {
+            Some(exchange) => CURRENT.sync_scope(exchange, || served.as_mut().poll(cx)),
+            None => served.as_mut().poll(cx),
+        });
         self.ending.waking(place, served).await;
         exchange.state().finished.take()
     }
 
+    /// Serves the requests of a connection of HTTP/1.1, one after the other.
+    async fn requests(&self, stream: Stream, shutdown: &ShutdownWatch) {
+        let mut next = Some((stream, None));
+        while let Some((stream, beginning)) = next {
+            next = self.http1(stream, beginning, shutdown).await;
+        }
+    }
+
+    /// Serves one request, of which the beginning may have come with the one before; then there may be another.
     async fn http1(
         &self,
-        mut wire: Box<H1>,
-        settings: HttpPersistentSettings,
+        mut stream: Stream,
+        beginning: Option<BytesMut>,
         shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        HeaderClock::expect();
-        let read = self.next_request(&mut wire, shutdown).await;
-        HeaderClock::done();
-        match read? {
-            Ok(Some(_)) => {}
-            // The client closed between two requests, or was too slow with one.
-            Ok(None) => return None,
-            Err(error) => {
-                if *error.etype() == ErrorType::InvalidHTTPHeader {
-                    self.refuse(wire).await;
-                }
+    ) -> Option<(Stream, Option<BytesMut>)> {
+        let beginning = match beginning {
+            Some(beginning) => beginning,
+            None => self.next_request(&mut stream, shutdown).await?,
+        };
+        let mut wire = Box::new(H1::new(stream));
+        // Without a time: the wait for the next request is timed here, once.
+        wire.set_server_keepalive(Some(0));
+        wire.set_pipelining_enabled(true);
+        wire.set_pipelined_prefix(beginning);
+        match timeout(HEADER, wire.read_request()).await {
+            Ok(Ok(Some(_))) => {}
+            Ok(Err(error)) if *error.etype() == ErrorType::InvalidHTTPHeader => {
+                self.refuse(wire).await;
                 return None;
             }
+            // The client closed within the header, or was too slow with it.
+            _ => return None,
         }
         if self.overflow || *shutdown.borrow() {
             wire.set_server_keepalive(None);
@@ -157,21 +186,23 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
             linger(wire, unread).await;
             return None;
         }
-        let reusable = wire.reuse().await.ok()??;
-        Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
+        // With the body read to its end nothing is waited for: as a future of its own, this would keep the session a second
+        // time for as long as the connection lasts.
+        wire.drain_request_body().await.ok()?;
+        Some(wire.reuse().now_or_never()?.ok()??.into_parts())
     }
 
-    /// Reads the header of the next request; `None` if it does not come while the connection is kept: less long when the
-    /// process ends, or when there is need of room.
+    /// Waits for the next request; `None` if it does not begin while the connection is kept: less long when the process
+    /// ends, or when there is need of room.
     async fn next_request(
         &self,
-        wire: &mut H1,
+        stream: &mut Stream,
         shutdown: &ShutdownWatch,
-    ) -> Option<Result<Option<usize>>> {
-        let mut request = pin!(wire.read_request());
+    ) -> Option<BytesMut> {
+        let mut request = pin!(beginning(stream));
         // Most come soon, and pay for nothing but this timer.
-        if let Ok(read) = timeout(AT_REST, &mut request).await {
-            return Some(read);
+        if let Ok(begun) = timeout(AT_REST, &mut request).await {
+            return begun;
         }
         let mut closing = shutdown.clone();
         let closes = async {
@@ -181,15 +212,10 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
         };
         tokio::select! {
             biased;
-            read = &mut request => return Some(read),
-            () = closes => {}
-            () = self.idle.released() => {}
-            () = sleep(KEEPALIVE.saturating_sub(AT_REST)) => {}
-        }
-        // One that has begun to come has its own deadline.
-        match HeaderClock::is_running() {
-            true => Some(request.await),
-            false => None,
+            begun = &mut request => begun,
+            () = closes => None,
+            () = self.idle.released() => None,
+            () = sleep(KEEPALIVE.saturating_sub(AT_REST)) => None,
         }
     }
 
@@ -238,6 +264,18 @@ impl<P: HttpServerApp + Send + Sync + 'static> Edge<P> {
         }
         self.overflow.then_some(Fault::Overloaded)
     }
+}
+
+/// Reads what comes first of a request, into as much memory as it takes; `None` if the client leaves instead.
+async fn beginning(stream: &mut Stream) -> Option<BytesMut> {
+    poll_fn(|cx| {
+        let mut room = [const { MaybeUninit::uninit() }; BEGINNING];
+        let mut room = ReadBuf::uninit(&mut room);
+        let read = ready!(Pin::new(&mut *stream).poll_read(cx, &mut room));
+        let begun = read.is_ok() && !room.filled().is_empty();
+        begun.then(|| BytesMut::from(room.filled())).into()
+    })
+    .await
 }
 
 /// Whether the body's framing is told in the one way that all parsers read alike. Pingora looks at
@@ -307,39 +345,57 @@ async fn drain(mut wire: Box<H2>) {
 }
 
 #[async_trait]
-impl<P: HttpServerApp + Send + Sync + 'static> HttpServerApp for Edge<P> {
-    async fn process_new_http(
+impl<P: HttpServerApp + Send + Sync + 'static> ServerApp for Edge<P> {
+    async fn process_new(
         self: &Arc<Self>,
-        mut session: ServerSession,
+        stream: Stream,
         shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        // Without a time: the wait for the next request is timed here, once.
-        session.set_keepalive(Some(0));
-        session.set_pipelining_enabled(true);
-        let settings = HttpPersistentSettings::for_session(&session);
-        match session {
-            ServerSession::H1(wire) => self.http1(Box::new(wire), settings, shutdown).await,
-            ServerSession::H2(mut wire) => {
-                let header = wire.req_header();
-                let size = header
-                    .headers
-                    .iter()
-                    .map(|(name, value)| name.as_str().len() + value.len() + 4)
-                    .sum::<usize>()
-                    + header.raw_path().len();
-                let fault = self.excess(size, header);
-                wire.set_write_timeout(Some(WRITE_TIMEOUT));
-                wire.set_total_drain_timeout(Some(LINGER));
-                let peer = wire.digest().and_then(peer);
-                let exchange = Exchange::new(peer, fault, self.ending.clone());
-                let wire = Wire::H2(Box::new(wire));
-                if let Some(Wire::H2(wire)) = self.proxy(wire, exchange, shutdown).await {
-                    drain(wire).await;
-                }
+    ) -> Option<Stream> {
+        match stream.selected_alpn_proto() {
+            Some(ALPN::H2) => {
+                let streams = Arc::new(Streams(self.clone()));
+                streams.process_new(stream, shutdown).await
+            }
+            _ => {
+                at_once(self.requests(stream, shutdown)).await;
                 None
             }
-            _ => None,
         }
+    }
+}
+
+/// A connection of HTTP/2, which Pingora takes apart into streams.
+struct Streams<P>(Arc<Edge<P>>);
+
+#[async_trait]
+impl<P: HttpServerApp + Send + Sync + 'static> HttpServerApp for Streams<P> {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        let Streams(edge) = &**self;
+        let ServerSession::H2(mut wire) = session else {
+            return None;
+        };
+        let header = wire.req_header();
+        let size = header
+            .headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len() + 4)
+            .sum::<usize>()
+            + header.raw_path().len();
+        let fault = edge.excess(size, header);
+        wire.set_write_timeout(Some(WRITE_TIMEOUT));
+        wire.set_total_drain_timeout(Some(LINGER));
+        let peer = wire.digest().and_then(peer);
+        let exchange = Exchange::new(peer, fault, edge.ending.clone());
+        let wire = Wire::H2(Box::new(wire));
+        let served = at_once(edge.proxy(wire, exchange, shutdown)).await;
+        if let Some(Wire::H2(wire)) = served {
+            drain(wire).await;
+        }
+        None
     }
 
     fn h2_options(&self) -> Option<H2Options> {
@@ -349,6 +405,6 @@ impl<P: HttpServerApp + Send + Sync + 'static> HttpServerApp for Edge<P> {
     }
 
     fn server_options(&self) -> Option<&HttpServerOptions> {
-        Some(&self.options)
+        Some(&self.0.options)
     }
 }

@@ -14,9 +14,9 @@
 //! The proxy's context and the session meet in an [`Exchange`], handed over through a task-local,
 //! since Pingora builds both out of each other's reach.
 
+pub mod again;
 pub mod edge;
 pub mod ending;
-pub mod header_clock;
 pub mod idle;
 pub mod session;
 mod silence;
@@ -46,6 +46,8 @@ pub struct Exchange {
     /// When its header had been read.
     pub began: Instant,
     changes: AtomicU32,
+    /// There is a body to replay.
+    replayed: AtomicBool,
     last: AtomicBool,
     drain: AtomicBool,
     left: AtomicBool,
@@ -106,6 +108,7 @@ impl Exchange {
             fault,
             began: Instant::now(),
             changes: AtomicU32::new(1),
+            replayed: AtomicBool::new(false),
             last: AtomicBool::new(false),
             drain: AtomicBool::new(false),
             left: AtomicBool::new(false),
@@ -130,6 +133,7 @@ impl Exchange {
             held.claim.weigh(held.len + copy);
         }
         state.replay = Some(body);
+        self.replayed.store(true, Ordering::Release);
     }
 
     /// Keeps the room that the request's body takes, until the exchange is over: of one that was read whole, or

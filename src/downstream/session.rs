@@ -16,10 +16,11 @@ use pingora::protocols::http::v1::server::HttpSession as H1;
 use pingora::protocols::http::v2::server::HttpSession as H2;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, Result};
-use std::future::pending;
-use std::pin::Pin;
+use std::future::{pending, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
+use std::task::Poll;
 use std::time::Duration;
 // The timer's own clock, which tests can move.
 use tokio::time::{Instant, Sleep, timeout_at};
@@ -77,6 +78,8 @@ pub struct Downstream {
     exchange: Arc<Exchange>,
     silence: Silence,
     timer: Option<Pin<Box<Sleep>>>,
+    /// The timer knows whom to wake: the task, which stays the same.
+    armed: bool,
     /// The exchange's settings as the timer knows them.
     changes: u32,
     /// The answer is whole. An answer of ours to a failed attempt ends here and not in `finish`:
@@ -117,6 +120,7 @@ impl Downstream {
             exchange,
             silence: Silence::default(),
             timer: None,
+            armed: false,
             changes: 0,
             finished: false,
             waited: Duration::ZERO,
@@ -179,9 +183,10 @@ impl Downstream {
             Some(timer) if timer.is_elapsed() || timer.deadline() > until => {
                 timer.as_mut().reset(until);
             }
-            Some(_) => {}
+            Some(_) => return,
             None => self.timer = Some(Box::pin(tokio::time::sleep_until(until))),
         }
+        self.armed = false;
     }
 
     /// The client is gone, as this error of its connection says: the error, or the answer goes on
@@ -225,8 +230,16 @@ impl Downstream {
         let Some(until) = self.until else {
             return on_wire!(self, wire => wire.response_duplex_vec(tasks).await);
         };
-        let write = async { on_wire!(self, wire => wire.response_duplex_vec(tasks).await) };
-        match timeout_at(until, write).await {
+        let written = {
+            let write = async { on_wire!(self, wire => wire.response_duplex_vec(tasks).await) };
+            let mut write = pin!(write);
+            // Most are written at once, and pay for no timer.
+            match poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await {
+                Poll::Ready(written) => return written,
+                Poll::Pending => timeout_at(until, write).await,
+            }
+        };
+        match written {
             Ok(written) => written,
             Err(_) => {
                 // The client does not take it: what came in time has not gone out in time.
@@ -565,13 +578,10 @@ impl Session for Downstream {
     }
 
     fn is_body_done(&mut self) -> bool {
-        let (replayed, unread) = {
-            let state = self.exchange.state();
-            (state.replay.is_some(), !state.unread.is_empty())
-        };
-        if replayed {
+        if self.exchange.replayed.load(Ordering::Acquire) {
             return true;
         }
+        let unread = !self.exchange.state().unread.is_empty();
         match &mut self.wire {
             Some(Wire::H1(wire)) => !unread && wire.is_body_done(),
             Some(Wire::H2(wire)) => !unread && wire.is_body_done(),
@@ -641,6 +651,7 @@ impl Session for Downstream {
             let Downstream {
                 wire,
                 timer,
+                armed,
                 exchange,
                 ..
             } = self;
@@ -652,12 +663,14 @@ impl Session for Downstream {
                     None => gone(),
                 }
             };
-            let rings = async {
-                match timer {
-                    Some(timer) => timer.as_mut().await,
-                    None => pending().await,
+            let rings = poll_fn(|cx| match timer {
+                Some(timer) if *armed && !timer.is_elapsed() => Poll::Pending,
+                Some(timer) => {
+                    *armed = true;
+                    timer.as_mut().poll(cx)
                 }
-            };
+                None => Poll::Pending,
+            });
             tokio::select! {
                 biased;
                 () = exchange.ending.cuts() => return Error::e_explain(CUT, "the process ends"),

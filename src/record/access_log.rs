@@ -5,7 +5,7 @@
 
 use super::event::Event;
 use super::line::{Clock, write_line};
-use crossbeam_queue::ArrayQueue;
+use crossbeam_queue::SegQueue;
 use prometheus::IntCounter;
 use std::io::Write;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Events that may wait: at 300 bytes each, some 5 MB.
+/// Events that may wait: at 350 bytes each, some 6 MB. The queue takes memory as they come, in blocks: one with a place for
+/// each of them would hold all of it from the start, and be written round and round.
 const QUEUE: usize = 16_384;
 /// How often the writer looks: a line is at most this late, and an idle gateway wakes ten times a
 /// second. Waking it for each event would cost a system call on the request's path.
@@ -25,7 +26,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Where requests put their events.
 #[derive(Debug)]
 pub struct AccessLog {
-    queue: Arc<ArrayQueue<Event>>,
+    queue: Arc<SegQueue<Event>>,
     dropped: IntCounter,
     stop: Arc<AtomicBool>,
     writer: Option<JoinHandle<()>>,
@@ -40,7 +41,7 @@ impl AccessLog {
         out: impl Write + Send + 'static,
         dropped: IntCounter,
     ) -> std::io::Result<AccessLog> {
-        let queue = Arc::new(ArrayQueue::new(QUEUE));
+        let queue = Arc::new(SegQueue::new());
         let stop = Arc::new(AtomicBool::new(false));
         let writer = thread::Builder::new().name("access-log".into()).spawn({
             let (queue, stop, dropped) = (queue.clone(), stop.clone(), dropped.clone());
@@ -56,11 +57,14 @@ impl AccessLog {
 
     /// Hands an event over, or counts it as dropped.
     pub fn push(&self, event: Event) {
-        if self.queue.push(event).is_err() {
+        let waiting = self.queue.len();
+        if waiting >= QUEUE {
             self.dropped.inc();
+            return;
         }
+        self.queue.push(event);
         // Half full: the writer's pause is too long for this rate.
-        if self.queue.len() == QUEUE / 2 {
+        if waiting == QUEUE / 2 {
             self.wake();
         }
     }
@@ -89,7 +93,7 @@ impl Drop for AccessLog {
 }
 
 fn write_all(
-    queue: &ArrayQueue<Event>,
+    queue: &SegQueue<Event>,
     stop: &AtomicBool,
     mut out: impl Write,
     dropped: &IntCounter,

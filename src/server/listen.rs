@@ -2,13 +2,13 @@
 
 use super::door::{Door, Guest, Loan, Trouble};
 use super::stream::Buffered;
-use crate::downstream::header_clock::HeaderClock;
 use crate::limit::overload::out_of_descriptors;
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use pingora::apps::ServerApp;
 use pingora::listeners::tls::Acceptor;
 use pingora::protocols::l4::stream::Stream as L4;
-use pingora::protocols::{GetSocketDigest, SocketDigest};
+use pingora::protocols::{GetSocketDigest, SocketDigest, Stream};
 use pingora::server::ShutdownWatch;
 use socket2::SockRef;
 use std::future::pending;
@@ -113,21 +113,20 @@ async fn connection<A>(
         let _ = leave.notified().now_or_never();
     }
     let app = guest.app.clone();
-    let served = greet(socket, peer, tls, app, shutdown);
+    let Some(time) = guest.within else {
+        return greet(socket, peer, tls, app, shutdown).await;
+    };
     let leaves = async {
         match &guest.leave {
             Some(leave) => leave.notified().await,
             None => pending().await,
         }
     };
-    match guest.within {
-        None => served.await,
-        // What is not done by then was given its chance.
-        Some(time) => tokio::select! {
-            () = served => {}
-            () = leaves => {}
-            () = sleep(time) => {}
-        },
+    // What is not done by then was given its chance.
+    tokio::select! {
+        () = greet(socket, peer, tls, app, shutdown) => {}
+        () = leaves => {}
+        () = sleep(time) => {}
     }
 }
 
@@ -147,24 +146,26 @@ async fn greet<A>(
     let _ = digest.peer_addr.set(Some(peer.into()));
     let mut stream = L4::from(socket);
     stream.set_socket_digest(digest);
-    let clock = Arc::new(HeaderClock::default());
-    match tls {
-        None => {
-            let stream = Buffered::new(stream, clock.clone());
-            clock
-                .scope(app.process_new(Box::new(stream), &shutdown))
-                .await;
-        }
-        Some(acceptor) => match timeout(HANDSHAKE, acceptor.tls_handshake(stream)).await {
-            Ok(Ok(stream)) => {
-                let stream = Buffered::new(stream, clock.clone());
-                clock
-                    .scope(app.process_new(Box::new(stream), &shutdown))
-                    .await;
-            }
+    let stream: Stream = match tls {
+        None => Box::new(Buffered::new(stream)),
+        Some(acceptor) => match encrypted(stream, acceptor).await {
+            Some(stream) => stream,
+            None => return,
+        },
+    };
+    app.process_new(stream, &shutdown).await;
+}
+
+/// The connection with TLS. In a box, since the handshake is large and soon over: what it takes is not kept for as long as
+/// the connection lasts.
+fn encrypted(stream: L4, acceptor: Arc<Acceptor>) -> BoxFuture<'static, Option<Stream>> {
+    Box::pin(async move {
+        match timeout(HANDSHAKE, acceptor.tls_handshake(stream)).await {
+            Ok(Ok(stream)) => return Some(Box::new(Buffered::new(stream)) as Stream),
             // Scanners do this all day: nothing for a log.
             Ok(Err(error)) => log::debug!("TLS handshake failed: {}", error.etype().as_str()),
             Err(_) => log::debug!("TLS handshake timed out"),
-        },
-    }
+        }
+        None
+    })
 }

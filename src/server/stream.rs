@@ -1,11 +1,10 @@
-//! [`Buffered`]: a connection whose small writes leave together, and whose peer must neither stop
-//! taking them nor drip its request headers in.
+//! [`Buffered`]: a connection whose small writes leave together, and whose peer must neither stop taking them nor be
+//! silent where HTTP/2 has it begin.
 //!
-//! Pingora buffers the connections of its own listeners in the same way, but keeps that to itself.
-//! Reads are not buffered here: the HTTP parser reads into a buffer of its own, and 64 KiB for each
+//! The buffer is there only while something waits in it: an idle connection and a stream between two events
+//! have none. Reads are not buffered here: the HTTP parser reads into a buffer of its own, and 64 KiB for each
 //! idle stream, Pingora's default, would be most of what a stream costs.
 
-use crate::downstream::header_clock::HeaderClock;
 use async_trait::async_trait;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::{SslDigest, TlsRef};
@@ -14,70 +13,111 @@ use pingora::protocols::{
     TimingDigest, UniqueID, UniqueIDType,
 };
 use std::fmt::Debug;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{ErrorKind, IoSlice, Result};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, BufWriter, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
 
-/// An answer's header and a small body, or an event with its chunk framing, fit in and leave in one
-/// system call.
+/// An answer's header and a small body fit in and leave in one system call.
 const WRITE_BUFFER: usize = 4 << 10;
+
+/// Most fit in so much: a block that allocators have at hand.
+const FIRST: usize = 1 << 10;
 
 /// A client that takes nothing for so long is let go. The clock runs only while a write waits.
 const STALLED: Duration = Duration::from_secs(30);
-
-/// A request's header must be whole so long after its first byte.
-const HEADER: Duration = Duration::from_secs(10);
 
 /// What a client of HTTP/2 has to say first: 24 bytes that name the protocol, and the header of its
 /// settings (RFC 9113, section 3.4). Nothing else would notice one that never says it.
 const PREFACE: usize = 24 + 9;
 
+/// It must be whole by then.
+const PREFACE_WITHIN: Duration = Duration::from_secs(10);
+
 /// A connection with buffered writes.
 #[derive(Debug)]
 pub struct Buffered<S: IO> {
-    stream: BufWriter<S>,
+    stream: S,
+    /// What waits to be written.
+    waiting: Vec<u8>,
+    /// How much of it has been written.
+    written: usize,
     stalled: Option<Pin<Box<Sleep>>>,
-    clock: Arc<HeaderClock>,
     /// What is still to come of the preface of HTTP/2; 0 for HTTP/1.1.
     preface: usize,
-    /// When the header under way, or the preface, must be whole.
-    due: Option<Instant>,
+    /// When that is overdue.
     overdue: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S: IO> Buffered<S> {
     /// Buffers a connection.
-    pub fn new(stream: S, clock: Arc<HeaderClock>) -> Buffered<S> {
+    pub fn new(stream: S) -> Buffered<S> {
         let http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
         Buffered {
-            stream: BufWriter::with_capacity(WRITE_BUFFER, stream),
+            stream,
+            waiting: Vec::new(),
+            written: 0,
             stalled: None,
-            clock,
             preface: if http2 { PREFACE } else { 0 },
-            due: http2.then(|| Instant::now() + HEADER),
-            overdue: None,
+            overdue: http2.then(|| Box::pin(sleep(PREFACE_WITHIN))),
         }
     }
 
-    /// Fails when a header has been under way for too long. The timer is made only for one that
-    /// does not come in one piece.
-    fn header_overdue(&mut self, cx: &mut Context<'_>) -> bool {
-        let due = match self.due {
-            Some(due) if self.preface > 0 || self.clock.runs() => due,
-            _ => {
-                self.overdue = None;
-                return false;
+    /// Writes all that waits.
+    fn drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        while let Some(rest @ [_, ..]) = self.waiting.get(self.written..) {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, rest))? {
+                0 => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
+                written => self.written += written,
             }
-        };
-        let overdue = self
-            .overdue
-            .get_or_insert_with(|| Box::pin(sleep_until(due)));
-        overdue.as_mut().poll(cx).is_ready()
+        }
+        self.waiting = Vec::new();
+        self.written = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Makes room for `more` bytes; true if they are to wait, false if they are too many for that.
+    fn waits(&mut self, more: usize, cx: &mut Context<'_>) -> Poll<Result<bool>> {
+        if self.waiting.len() + more > WRITE_BUFFER {
+            ready!(self.drain(cx))?;
+        }
+        Poll::Ready(Ok(more < WRITE_BUFFER))
+    }
+
+    fn put(&mut self, buf: &[u8]) {
+        if self.waiting.capacity() == 0 {
+            self.waiting.reserve(buf.len().max(FIRST));
+        }
+        self.waiting.extend_from_slice(buf);
+    }
+
+    fn write(&mut self, buf: &[u8], cx: &mut Context<'_>) -> Poll<Result<usize>> {
+        if !ready!(self.waits(buf.len(), cx))? {
+            return Pin::new(&mut self.stream).poll_write(cx, buf);
+        }
+        self.put(buf);
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    /// Pieces that come together leave at once where nothing waits before them, as an event and its chunk framing do.
+    fn write_vectored(
+        &mut self,
+        bufs: &[IoSlice<'_>],
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<usize>> {
+        let total = bufs.iter().map(|buf| buf.len()).sum();
+        let together = self.stream.is_write_vectored();
+        if (self.waiting.is_empty() && together) || !ready!(self.waits(total, cx))? {
+            return Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        }
+        for buf in bufs {
+            self.put(buf);
+        }
+        Poll::Ready(Ok(total))
     }
 
     /// Passes a write's outcome on; one that waits for too long fails.
@@ -102,19 +142,16 @@ impl<S: IO> AsyncRead for Buffered<S> {
     ) -> Poll<Result<()>> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        match read {
-            Poll::Ready(_) => {
-                let came = buf.filled().len() - before;
-                self.preface = self.preface.saturating_sub(came);
-                if self.clock.heard() {
-                    self.due = Some(Instant::now() + HEADER);
-                    self.overdue = None;
-                }
-            }
-            Poll::Pending if self.header_overdue(cx) => {
+        if self.preface > 0 {
+            if let (Poll::Pending, Some(overdue)) = (&read, &mut self.overdue)
+                && overdue.as_mut().poll(cx).is_ready()
+            {
                 return Poll::Ready(Err(ErrorKind::TimedOut.into()));
             }
-            Poll::Pending => {}
+            self.preface = self.preface.saturating_sub(buf.filled().len() - before);
+            if self.preface == 0 {
+                self.overdue = None;
+            }
         }
         read
     }
@@ -126,7 +163,7 @@ impl<S: IO> AsyncWrite for Buffered<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        let written = self.write(buf, cx);
         self.within(written, cx)
     }
 
@@ -135,7 +172,7 @@ impl<S: IO> AsyncWrite for Buffered<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        let written = self.write_vectored(bufs, cx);
         self.within(written, cx)
     }
 
@@ -144,11 +181,16 @@ impl<S: IO> AsyncWrite for Buffered<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let written = Pin::new(&mut self.stream).poll_flush(cx);
+        let drained = self.drain(cx);
+        let written = match drained {
+            Poll::Ready(Ok(())) => Pin::new(&mut self.stream).poll_flush(cx),
+            other => other,
+        };
         self.within(written, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        ready!(self.drain(cx))?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
@@ -157,54 +199,55 @@ impl<S: IO> AsyncWrite for Buffered<S> {
 impl<S: IO> Shutdown for Buffered<S> {
     async fn shutdown(&mut self) {
         // What fails to be flushed now has no one left to read it.
+        let _ = poll_fn(|cx| self.drain(cx)).await;
         let _ = tokio::io::AsyncWriteExt::flush(&mut self.stream).await;
-        Shutdown::shutdown(self.stream.get_mut()).await;
+        Shutdown::shutdown(&mut self.stream).await;
     }
 }
 
 impl<S: IO> UniqueID for Buffered<S> {
     fn id(&self) -> UniqueIDType {
-        self.stream.get_ref().id()
+        self.stream.id()
     }
 }
 
 impl<S: IO> Ssl for Buffered<S> {
     fn get_ssl(&self) -> Option<&TlsRef> {
-        self.stream.get_ref().get_ssl()
+        self.stream.get_ssl()
     }
 
     fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.stream.get_ref().get_ssl_digest()
+        self.stream.get_ssl_digest()
     }
 
     fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.stream.get_ref().selected_alpn_proto()
+        self.stream.selected_alpn_proto()
     }
 }
 
 impl<S: IO> GetTimingDigest for Buffered<S> {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.stream.get_ref().get_timing_digest()
+        self.stream.get_timing_digest()
     }
 
     fn get_read_pending_time(&self) -> Duration {
-        self.stream.get_ref().get_read_pending_time()
+        self.stream.get_read_pending_time()
     }
 
     fn get_write_pending_time(&self) -> Duration {
-        self.stream.get_ref().get_write_pending_time()
+        self.stream.get_write_pending_time()
     }
 }
 
 impl<S: IO> GetProxyDigest for Buffered<S> {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.stream.get_ref().get_proxy_digest()
+        self.stream.get_proxy_digest()
     }
 }
 
 impl<S: IO> GetSocketDigest for Buffered<S> {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.stream.get_ref().get_socket_digest()
+        self.stream.get_socket_digest()
     }
 }
 
