@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The table of `src/lib.rs`, by module; the longest match holds.
-const LAYERS: [(&str, u8); 48] = [
+const LAYERS: [(&str, u8); 49] = [
     ("id", 0),
     ("clock", 0),
     ("billing::money", 0),
@@ -30,6 +30,7 @@ const LAYERS: [(&str, u8); 48] = [
     ("limit::memory", 3),
     ("limit::redis", 3),
     ("limit::limiter", 3),
+    ("limit::joined", 3),
     ("limit::settling", 3),
     ("limit::flood", 3),
     ("auth::directory", 3),

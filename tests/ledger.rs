@@ -768,12 +768,21 @@ async fn garbage_in_redis_neither_pays_nor_loses() {
     }
     let statement = world.node.ledger.statement(ACCOUNT).await.unwrap().unwrap();
     assert_eq!((statement.balance, statement.held), (money(900), money(50)));
-    // Others are served.
+    // Others are served, in the same call too.
     let stranger = Payer {
         account: "other".into(),
         ..payer()
     };
     drop(world.node.pay(&stranger, 0, 0).await.unwrap());
+    for _ in 0..5 {
+        let stopped = payer();
+        let (first, second, third) = futures::join!(
+            world.node.pay(&stranger, 0, 0),
+            world.node.pay(&stopped, 600, 0),
+            world.node.pay(&stranger, 0, 0),
+        );
+        assert!(first.is_ok() && second.is_err() && third.is_ok());
+    }
     redis.command(&["HSET", &usage, row, &good]).await.ok();
     let statement = world.settled().await;
     assert_eq!(statement.balance, money(850));

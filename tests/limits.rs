@@ -600,6 +600,41 @@ async fn nodes_share_one_limit_exactly() {
     assert_eq!(admitted, 37 + 49 * 7);
 }
 
+/// The first of them is sent alone, and the others while its call is under way: each is decided by itself.
+#[tokio::test]
+async fn those_who_ask_at_the_same_moment_share_calls() {
+    let world = World::redis().await;
+    let redis = world.redis.as_ref().unwrap();
+    let limits = Limits {
+        concurrency: Some(60),
+        ..requests(60, 50)
+    };
+    let (one, other) = (ask("one", &limits, 0), ask("other", &limits, 0));
+    for _ in 0..3 {
+        let before = redis.stat_calls("fcall").await;
+        let all = (0..200).map(|n| match n % 2 {
+            0 => world.limiter.admit(one.clone()),
+            _ => world.limiter.admit(other.clone()),
+        });
+        let all = futures::future::join_all(all).await;
+        for first in 0..2 {
+            let asked = all.iter().skip(first).step_by(2);
+            let granted: Vec<bool> = asked.map(Result::is_ok).collect();
+            let expected: Vec<bool> = (0..100).map(|n| n < 50).collect();
+            assert_eq!(
+                granted, expected,
+                "the first 50 of a hundred, in their order"
+            );
+        }
+        // An announcement a second is among them.
+        let calls = redis.stat_calls("fcall").await - before;
+        assert!(calls <= 20, "{calls} calls for 200 admissions");
+        // Who asks after the end of a request finds its place free.
+        drop(all);
+        world.pass(60_000);
+    }
+}
+
 #[tokio::test]
 async fn a_node_that_was_killed_gives_its_places_back_after_two_minutes() {
     let redis = Redis::start().await;

@@ -177,7 +177,8 @@ fn table(rows: &[Row]) -> String {
 /// A gateway that does not ask Redis would look splendid.
 fn failures(rows: &[Row]) -> Vec<String> {
     rows.iter()
-        .filter(|row| row.shared && row.calls.median() < 1.0)
-        .map(|row| format!("{}: fewer calls of Redis than requests", row.name))
+        // Those who ask at the same moment share a call.
+        .filter(|row| row.shared && row.calls.median() == 0.0)
+        .map(|row| format!("{}: Redis was not asked", row.name))
         .collect()
 }

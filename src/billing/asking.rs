@@ -3,10 +3,11 @@
 use super::hold::Hold;
 use super::ledger::{Books, Ledger, WhenAway, lock};
 use super::lines::{Known, Line};
+use super::redis::{self, Sums};
 use super::wallet::Wallet;
-use super::{Bill, Due, Held, Pays, Reason, Shortage};
-use crate::store::part::Part;
-use redis::{Cmd, Value};
+use super::{Bill, Due, Held, Payer, Pays, Reason, Shortage};
+use crate::store::part::{self, Common, Part};
+use ::redis::Cmd;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -223,27 +224,34 @@ impl Part for Asking {
         };
     }
 
-    fn key(&self, call: &mut Cmd) {
-        if let Books::Nodes(nodes) = &self.ledger.books {
-            call.arg(nodes.shared.key(&self.bill.payer.account, "w"));
-        }
+    fn kind(&self) -> usize {
+        // Each holds on to its own.
+        Arc::as_ptr(&self.bill.payer).addr()
     }
 
-    fn write(&mut self, call: &mut Cmd) {
-        let Books::Nodes(nodes) = &self.ledger.books else {
-            return;
-        };
-        if let Side::Line { line, asked } = &mut self.side {
+    fn common(&self) -> Box<dyn Common> {
+        Box::new(Telling {
+            ledger: self.ledger.clone(),
+            payer: self.bill.payer.clone(),
+            line: match &self.side {
+                Side::Line { line, .. } => Some(line.clone()),
+                Side::Wallet(_) => None,
+            },
+            charges: Sums::default(),
+        })
+    }
+
+    fn ask(&mut self) -> [i64; 3] {
+        if let Side::Line { asked, .. } = &mut self.side {
             *asked = true;
-            nodes.shared.write(call, &line.take(), &self.bill, self.id);
         }
+        let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let Bill { money, tokens, .. } = self.bill;
+        [money.micros(), whole(tokens), whole(self.id)]
     }
 
-    fn read(&mut self, said: &[Value], granted: bool) -> Option<bool> {
-        let Books::Nodes(nodes) = &self.ledger.books else {
-            return None;
-        };
-        let said = nodes.shared.read(said, &self.bill)?;
+    fn read(&mut self, said: &part::Said, granted: bool) -> Option<bool> {
+        let said = redis::read(said, &self.bill)?;
         let Side::Line { line, .. } = &self.side else {
             return None;
         };
@@ -251,12 +259,6 @@ impl Part for Asking {
             line.unanswered();
             self.said = Said::Unknown;
             return Some(false);
-        }
-        if let Some((mark, gap)) = said.applied {
-            line.answered(mark, gap);
-            if gap {
-                self.put(line);
-            }
         }
         line.heard(package(&self.bill), said.free);
         match said.shortage {
@@ -288,6 +290,54 @@ fn package(bill: &Bill) -> Option<&Arc<str>> {
     match &bill.payer.pays {
         Pays::Balance => None,
         Pays::Package(name) => Some(name),
+    }
+}
+
+/// What goes along with all who ask for one payer: charges that came before, and who it is.
+struct Telling {
+    ledger: Arc<Ledger>,
+    payer: Arc<Payer>,
+    line: Option<Arc<Line>>,
+    charges: Sums,
+}
+
+impl Common for Telling {
+    fn key(&self, call: &mut Cmd) {
+        if let Books::Nodes(nodes) = &self.ledger.books {
+            call.arg(nodes.shared.key(&self.payer.account, "w"));
+        }
+    }
+
+    fn load(&mut self) -> usize {
+        if let Some(line) = &self.line {
+            self.charges = Sums::of(&line.take());
+        }
+        redis::PAYER + self.charges.length()
+    }
+
+    fn write(&self, call: &mut Cmd) {
+        if let Books::Nodes(nodes) = &self.ledger.books {
+            nodes.shared.write(call, &self.payer, &self.charges);
+        }
+    }
+
+    fn read(&self, said: [i64; 2]) {
+        let [mark, again] = said;
+        if let (Some(line), Ok(mark), Books::Nodes(nodes)) =
+            (&self.line, u64::try_from(mark), &self.ledger.books)
+        {
+            line.answered(mark, again == 1);
+            if again == 1 {
+                nodes.put(line.clone());
+            }
+        }
+    }
+
+    fn unanswered(&self) {
+        if let (Some(line), Books::Nodes(nodes)) = (&self.line, &self.ledger.books) {
+            line.unanswered();
+            nodes.put(line.clone());
+        }
     }
 }
 

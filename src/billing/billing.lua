@@ -23,13 +23,12 @@ local function whole(text)
   error({ err = 'TOLLGATE a number of an account is none' })
 end
 
-local function number(n) return string.format('%.0f', n) end
+local form = tollgate.form
+
+local function number(n) return string.format(form('d'), n) end
 
 local function words(text, count)
-  local list = {}
-  for word in string.gmatch(text, '%S+') do list[#list + 1] = word end
-  if #list ~= count then error({ err = 'TOLLGATE a record of an account is none' }) end
-  return list
+  return tollgate.words(text, count) or error({ err = 'TOLLGATE a record of an account is none' })
 end
 
 -- Days since 1970 -> months since year 0: Howard Hinnant's civil_from_days, as in period.rs.
@@ -50,7 +49,7 @@ local function spent_of(text)
 end
 
 local function spent_text(s)
-  return table.concat({ number(s.held), number(s.day), number(s.daily), number(s.month), number(s.monthly) }, ' ')
+  return string.format(form('d d d d d'), s.held, s.day, s.daily, s.month, s.monthly)
 end
 
 local function package_of(text)
@@ -59,23 +58,27 @@ local function package_of(text)
 end
 
 local function package_text(p)
-  return table.concat({ p.name, number(p.tokens), number(p.left), number(p.held), number(p.granted), number(p.expires) }, ' ')
+  return string.format(form('s d d d d d'), p.name, p.tokens, p.left, p.held, p.granted, p.expires)
 end
 
--- What a call reads of an account once, and writes back once: `close` is the only one that writes.
-local function open(key)
-  local sums = redis.call('HMGET', key, 'b', 'h', 't', 'e')
+-- What a call reads of an account once, and writes back once: `close` is the only one that writes. What `key`, if it
+-- is given, has spent is read along.
+local function open(name, key)
+  local sums = key and redis.call('HMGET', name, 'b', 'h', 't', 'e', 'k' .. key) or redis.call('HMGET', name, 'b', 'h', 't', 'e')
   if not sums[1] then return nil end
   return {
-    key = key, base = string.sub(key, 1, -2), b = whole(sums[1]), h = whole(sums[2] or 0), t = whole(sums[3] or 0), e = whole(sums[4] or 0),
+    key = name, base = string.sub(name, 1, -2), b = whole(sums[1]), h = whole(sums[2] or 0), t = whole(sums[3] or 0), e = whole(sums[4] or 0),
     spent = {}, packages = {}, holds = {}, rows = {}, days = {}, changed = false,
+    -- A key that has never spent anything is written only once it does.
+    read = key and { [key] = sums[5] or '' } or {},
   }
 end
 
 local function spent(wallet, id)
   local known = wallet.spent[id]
   if not known then
-    known = spent_of(redis.call('HGET', wallet.key, 'k' .. id))
+    local text = wallet.read[id] or redis.call('HGET', wallet.key, 'k' .. id)
+    known = spent_of(text ~= '' and text)
     wallet.spent[id] = known
   end
   return known
@@ -91,19 +94,26 @@ local function package(wallet, id)
   return known
 end
 
+-- A hold's record; false if there is none.
+local function record_of(text)
+  if not text then return false end
+  local w = words(text, 4)
+  return { key = w[1], money = whole(w[2]), package = w[3], tokens = whole(w[4]) }
+end
+
+-- Reads the records of holds, all at once.
+local function find(wallet, names)
+  if #names == 0 then return end
+  local texts = redis.call('HMGET', wallet.base .. 'n', unpack(names))
+  for n, name in ipairs(names) do
+    if wallet.holds[name] == nil then wallet.holds[name] = record_of(texts[n]) end
+  end
+end
+
 -- A hold's record; false if it is gone.
 local function hold_of(wallet, id)
-  local known = wallet.holds[id]
-  if known == nil then
-    local text = redis.call('ZSCORE', wallet.base .. 'm', id) and redis.call('HGET', wallet.base .. 'n', id)
-    known = false
-    if text then
-      local w = words(text, 4)
-      known = { key = w[1], money = whole(w[2]), package = w[3], tokens = whole(w[4]) }
-    end
-    wallet.holds[id] = known
-  end
-  return known
+  if wallet.holds[id] == nil then find(wallet, { id }) end
+  return wallet.holds[id]
 end
 
 -- The packages' ids, by expiry.
@@ -112,6 +122,10 @@ local function ids(wallet)
   for id in string.gmatch(redis.call('HGET', wallet.key, 'P') or '', '%S+') do list[#list + 1] = id end
   return list
 end
+
+-- Usage rows: requests, input, cached, cache write, output, reasoning, images, characters, seconds, cost,
+-- the estimated part of it, tokens of packages.
+local SUMS = 12
 
 -- Sums end where doubles are exact.
 local function within(n) return math.max(math.min(n, EXACT), -EXACT) end
@@ -131,25 +145,34 @@ local function close(wallet)
     end
   end
   redis.call('HSET', wallet.key, unpack(fields))
+  local ended, times, records = {}, {}, {}
   for id, hold in pairs(wallet.holds) do
     if hold and hold.ended then
-      redis.call('ZREM', base .. 'm', id)
-      redis.call('HDEL', base .. 'n', id)
+      ended[#ended + 1] = id
     elseif hold and hold.expires then
-      redis.call('ZADD', base .. 'm', number(hold.expires), id)
-      redis.call('HSET', base .. 'n', id, table.concat({ hold.key, number(hold.money), hold.package, number(hold.tokens) }, ' '))
+      local n = #times
+      times[n + 1], times[n + 2] = number(hold.expires), id
+      records[n + 1], records[n + 2] = id, string.format(form('s d s d'), hold.key, hold.money, hold.package, hold.tokens)
     end
+  end
+  if #ended > 0 then
+    redis.call('ZREM', base .. 'm', unpack(ended))
+    redis.call('HDEL', base .. 'n', unpack(ended))
+  end
+  if #times > 0 then
+    redis.call('ZADD', base .. 'm', unpack(times))
+    redis.call('HSET', base .. 'n', unpack(records))
   end
   for day, rows in pairs(wallet.rows) do
     for row, values in pairs(rows) do
-      for i = 1, #values do values[i] = number(within(values[i])) end
-      redis.call('HSET', base .. 'u:' .. number(day), row, table.concat(values, ' '))
+      for i = 1, #values do values[i] = within(values[i]) end
+      redis.call('HSET', base .. 'u:' .. number(day), row, string.format(form('d d d d d d d d d d d d'), unpack(values)))
     end
   end
   for day, sums in pairs(wallet.days) do
-    redis.call('HSET', base .. 'd', number(day), number(within(sums[1])) .. ' ' .. number(within(sums[2])))
+    redis.call('HSET', base .. 'd', number(day), string.format(form('d d'), within(sums[1]), within(sums[2])))
   end
-  if wallet.mark then redis.call('HSET', base .. 'a', wallet.mark.epoch, number(wallet.mark.seq) .. ' ' .. number(wallet.mark.at)) end
+  if wallet.mark then redis.call('HSET', base .. 'a', wallet.mark.epoch, string.format(form('d d'), wallet.mark.seq, wallet.mark.at)) end
 end
 
 -- Gives back what a hold has set aside; what that was is what Redis has noted of it.
@@ -171,14 +194,10 @@ local function release(wallet, id)
 end
 
 local function expire(wallet, now)
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', wallet.base .. 'm', '-inf', number(now), 'LIMIT', 0, 64)) do
-    release(wallet, id)
-  end
+  local expired = redis.call('ZRANGEBYSCORE', wallet.base .. 'm', '-inf', number(now), 'LIMIT', 0, 64)
+  find(wallet, expired)
+  for _, id in ipairs(expired) do release(wallet, id) end
 end
-
--- Usage rows: requests, input, cached, cache write, output, reasoning, images, characters, seconds, cost,
--- the estimated part of it, tokens of packages.
-local SUMS = 12
 
 local function count(wallet, day, row, values)
   local rows = wallet.rows[day] or {}
@@ -221,15 +240,13 @@ local function package_named(wallet, name, now)
   return last
 end
 
--- One charge: its number from `i` on, and what `write_charge` in billing/redis.rs puts behind it.
-local FIELDS = 18
-local function charge(wallet, args, i, now, today)
-  local key, pack, source = args[i + 2], args[i + 5], args[i + 6]
-  local day, month, cost = math.min(whole(args[i + 7]), today.day), math.min(whole(args[i + 8]), today.month), whole(args[i + 9])
-  local values, tokens = { 1 }, 0
-  for n = 1, 8 do values[n + 1] = whole(args[i + 9 + n]) end
-  local hold = release(wallet, args[i + 1])
-  if source == 'n' then return end
+-- The sum of charges that are alike, from `i` on: see `write_row` in billing/redis/batch.rs.
+local FIELDS = 17
+local function charge(wallet, args, i, holds, now, today)
+  local key, pack, source = args[i], args[i + 3], args[i + 4]
+  local day, month, cost = math.min(whole(args[i + 5]), today.day), math.min(whole(args[i + 6]), today.month), whole(args[i + 7])
+  local values, tokens = {}, 0
+  for n = 1, 9 do values[n] = whole(args[i + 7 + n]) end
   wallet.changed = true
   if pack == '-' then
     if cost > 0 then
@@ -245,13 +262,16 @@ local function charge(wallet, args, i, now, today)
     cost, tokens = 0, values[2] + values[5]
     wallet.t = wallet.t + tokens
     if string.sub(pack, 1, 1) == '?' then
-      pack = hold and hold.package ~= '-' and hold.package or package_named(wallet, string.sub(pack, 2), now)
+      -- One charge alone: of which hold stands behind the name.
+      local name, nth = string.match(pack, '^%?(.*) (%d+)$')
+      local hold = holds[tonumber(nth)]
+      pack = hold and hold.package ~= '-' and hold.package or package_named(wallet, name, now)
     end
     local p = pack and package(wallet, pack)
     if p then p.left = p.left - tokens end
   end
   values[10], values[11], values[12] = cost, source == 'e' and cost or 0, tokens
-  count(wallet, day, key .. '\31' .. args[i + 3] .. '\31' .. args[i + 4], values)
+  count(wallet, day, key .. '\31' .. args[i + 1] .. '\31' .. args[i + 2], values)
 end
 
 local function today_of(now, offset)
@@ -275,38 +295,45 @@ local function mark_of(wallet, epoch, now)
   return 0
 end
 
--- Applies the charges of one journal, each once: from `i` on where days begin, the epoch, the number that the first of
--- them follows, how many, and the charges, in order. Answers the last number that is applied (-1: none was sent), and
--- whether one before them is missing; the next argument stands at the third value.
+-- Applies charges of one journal, each once: from `i` on where days begin, the epoch, the number that the first of
+-- them follows, that of the last, how many holds they end, which, how many sums they are, and these. What was applied
+-- in part is not applied again: the rest is to be sent by itself. Answers the last number that is applied (-1: none
+-- was sent), and whether something must be sent again.
 local function apply(wallet, args, i, now)
-  local today, epoch, previous, many = today_of(now, whole(args[i])), args[i + 1], whole(args[i + 2]), whole(args[i + 3])
-  local after = i + 4 + many * FIELDS
-  if many == 0 then return -1, false, after end
+  local today, epoch, previous, last = today_of(now, whole(args[i])), args[i + 1], whole(args[i + 2]), whole(args[i + 3])
+  local many = whole(args[i + 4])
+  if last == previous then return -1, false end
   local mark = mark_of(wallet, epoch, now)
-  if mark < previous then return mark, true, after end
-  for n = 0, many - 1 do
-    local at = i + 4 + n * FIELDS
-    local seq = whole(args[at])
-    if seq > mark then
-      charge(wallet, args, at, now, today)
-      mark = seq
-    end
-  end
-  wallet.changed, wallet.mark = true, { epoch = epoch, seq = mark, at = now }
-  return mark, false, after
+  if mark ~= previous then return mark, mark < last end
+  local names, holds = {}, {}
+  for n = 1, many do names[n] = epoch .. '.' .. args[i + 4 + n] end
+  find(wallet, names)
+  for n, name in ipairs(names) do holds[n] = release(wallet, name) end
+  local rows = i + 6 + many
+  for at = rows, rows + (whole(args[rows - 1]) - 1) * FIELDS, FIELDS do charge(wallet, args, at, holds, now, today) end
+  wallet.changed, wallet.mark = true, { epoch = epoch, seq = last, at = now }
+  return last, false
 end
 
--- Whether a request can be paid for. From `i` on: enforce or observe, the key, the package's name (empty: the balance
--- pays), money, tokens, the caps of the day and the month (-1: none), where days begin, the hold and its life.
-local function afford(wallet, args, i, now)
-  local bill = {
-    enforced = args[i] == 'enforce', key = args[i + 1], name = args[i + 2], money = whole(args[i + 3]),
-    tokens = whole(args[i + 4]), hold = args[i + 8], life = whole(args[i + 9]), package = '-',
-    reason = 0, left = 0, resets = -1,
-  }
-  local daily, monthly, offset = whole(args[i + 5]), whole(args[i + 6]), whole(args[i + 7])
+-- Who pays for the requests of a call. From `i` on: enforce or observe, the key, the package's name (empty: the
+-- balance pays), the caps of the day and the month (-1: none), where days begin, what the names of holds begin with,
+-- and how long they live.
+local function payer(args, i, now)
+  local offset = whole(args[i + 5])
   local today = today_of(now, offset)
-  bill.day, bill.month = today.day, today.month
+  return {
+    enforced = args[i] == 'enforce', key = args[i + 1], name = args[i + 2], daily = whole(args[i + 3]),
+    monthly = whole(args[i + 4]), offset = offset, epoch = args[i + 6], expires = now + whole(args[i + 7]), now = now,
+    day = today.day, month = today.month,
+  }
+end
+
+-- Whether one of them can be paid for: at `i` its money, its tokens and its hold.
+local function afford(wallet, payer, args, i)
+  local bill = {
+    money = whole(args[i]), tokens = whole(args[i + 1]), hold = payer.epoch .. '.' .. args[i + 2], package = '-',
+    key = payer.key, name = payer.name, reason = 0, left = 0, resets = -1,
+  }
   local function short(reason, left, resets)
     if bill.reason == 0 then bill.reason, bill.left, bill.resets = reason, left, resets end
   end
@@ -316,7 +343,7 @@ local function afford(wallet, args, i, now)
       local p = package(wallet, id)
       if p and p.name == bill.name then
         last = id
-        if p.expires > now then
+        if p.expires > payer.now then
           most = math.max(most, p.left - p.held)
           if p.left - p.held >= needed then bill.package = id break end
         end
@@ -330,26 +357,26 @@ local function afford(wallet, args, i, now)
     bill.money = 0
   elseif bill.money > 0 then
     if wallet.b - wallet.h < bill.money then short(1, wallet.b - wallet.h, -1) end
-    if daily >= 0 or monthly >= 0 then
+    if payer.daily >= 0 or payer.monthly >= 0 then
       local s = spent(wallet, bill.key)
-      local left = daily - s.held - (s.day >= bill.day and s.daily or 0)
-      if daily >= 0 and left < bill.money then short(3, left, (bill.day + 1) * DAY - offset) end
-      left = monthly - s.held - (s.month >= bill.month and s.monthly or 0)
-      if monthly >= 0 and left < bill.money then
-        local day = bill.day + 1
-        while month_of(day) == bill.month do day = day + 1 end
-        short(4, left, day * DAY - offset)
+      local left = payer.daily - s.held - (s.day >= payer.day and s.daily or 0)
+      if payer.daily >= 0 and left < bill.money then short(3, left, (payer.day + 1) * DAY - payer.offset) end
+      left = payer.monthly - s.held - (s.month >= payer.month and s.monthly or 0)
+      if payer.monthly >= 0 and left < bill.money then
+        local day = payer.day + 1
+        while month_of(day) == payer.month do day = day + 1 end
+        short(4, left, day * DAY - payer.offset)
       end
     end
   end
-  bill.refused = bill.enforced and bill.reason ~= 0
+  bill.refused = payer.enforced and bill.reason ~= 0
   -- What there is not cannot be set aside.
   if bill.reason ~= 0 then bill.money, bill.tokens = 0, 0 end
   return bill
 end
 
 -- Sets aside what `afford` allowed.
-local function take(wallet, bill, now)
+local function take(wallet, bill, expires)
   wallet.changed = true
   if bill.package == '-' then
     if bill.money > 0 then
@@ -361,7 +388,7 @@ local function take(wallet, bill, now)
     local p = package(wallet, bill.package)
     if p then p.held = p.held + bill.tokens end
   end
-  wallet.holds[bill.hold] = { key = bill.key, money = bill.money, package = bill.package, tokens = bill.tokens, expires = now + bill.life }
+  wallet.holds[bill.hold] = { key = bill.key, money = bill.money, package = bill.package, tokens = bill.tokens, expires = expires }
 end
 
 -- What is free of that which pays.
@@ -371,10 +398,10 @@ local function free(wallet, bill)
   return bill.name == '' and wallet.b - wallet.h or 0
 end
 
-tollgate.money = { open = open, close = close, apply = apply, expire = expire, afford = afford, take = take, free = free }
+tollgate.money = { open = open, close = close, apply = apply, expire = expire, payer = payer, afford = afford, take = take, free = free }
 
 -- Charges alone. KEYS: the wallet. ARGV: now, then as for `apply`. Answers: the last number that is applied,
--- 1 if one is missing before them, what is free of the balance; nothing if there is no such account.
+-- 1 if something must be sent again, what is free of the balance; nothing if there is no such account.
 local function settle(keys, args)
   local wallet = open(keys[1])
   if not wallet then return {} end
@@ -418,7 +445,7 @@ local function post(keys, args)
   local wallet = open(keys[1])
   if kind == 'open' then
     if wallet then return { 'exists' } end
-    wallet = { key = keys[1], base = string.sub(keys[1], 1, -2), b = 0, h = 0, t = 0, e = 0, spent = {}, packages = {}, holds = {}, rows = {}, days = {} }
+    wallet = { key = keys[1], base = string.sub(keys[1], 1, -2), b = 0, h = 0, t = 0, e = 0, spent = {}, packages = {}, holds = {}, rows = {}, days = {}, read = {} }
   end
   if not wallet then return { 'unknown' } end
   expire(wallet, now)

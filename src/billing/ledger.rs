@@ -22,6 +22,7 @@ use crate::store::db::Db;
 use crate::store::link::Link;
 use futures::FutureExt;
 use futures::future::{BoxFuture, join};
+use prometheus::IntCounter;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -72,6 +73,8 @@ pub struct Ledger {
     pub(super) clock: Clock,
     pub(super) seeds: Arc<Seeds>,
     pub(super) metrics: Arc<BillingMetrics>,
+    /// What was charged, by [`Source`]: looking a label up on every request would cost more than counting.
+    charged: [IntCounter; Source::ALL.len()],
     next: AtomicU64,
 }
 
@@ -225,6 +228,8 @@ impl Ledger {
         seeds: Arc<Seeds>,
         metrics: Arc<BillingMetrics>,
     ) -> Arc<Ledger> {
+        let charged =
+            Source::ALL.map(|source| metrics.charged.with_label_values(&[source.as_str()]));
         Arc::new(Ledger {
             settings,
             books,
@@ -232,6 +237,7 @@ impl Ledger {
             clock,
             seeds,
             metrics,
+            charged,
             next: AtomicU64::new(1),
         })
     }
@@ -299,10 +305,9 @@ impl Settle for Ledger {
         self.metrics.holds.dec();
         if let Some(source) = source
             && held.package.is_none()
+            && let Some(charged) = self.charged.get(source as usize)
         {
-            let charged = &self.metrics.charged;
-            let micros = due.cost.micros().max(0).unsigned_abs();
-            charged.with_label_values(&[source.as_str()]).inc_by(micros);
+            charged.inc_by(due.cost.micros().max(0).unsigned_abs());
         }
         let charge = Charge {
             held,

@@ -2,15 +2,18 @@
 
 mod operators;
 mod read;
+mod sums;
+
+pub(super) use sums::Sums;
 
 use super::lines::{BATCH, Batch};
 use super::money::Money;
 use super::period::{Calendar, Period};
-use super::{Bill, Charge, Pays, Reason, Shortage};
+use super::{Bill, Charge, Payer, Pays, Reason, Shortage};
 use crate::clock::Clock;
-use crate::meter::usage::Source;
 use crate::record::limits::Function;
 use crate::store::link::{Away, Link};
+use crate::store::part;
 use read::{int, text};
 use redis::{Cmd, Value, cmd};
 use std::sync::Arc;
@@ -46,8 +49,6 @@ pub(super) struct Said {
     pub(super) period: Period,
     /// What is free now of that which pays.
     pub(super) free: i64,
-    /// The last charge that is applied, and whether one is missing; `None` if none was sent.
-    pub(super) applied: Option<(u64, bool)>,
     /// The package that pays.
     pub(super) package: Option<Arc<str>>,
 }
@@ -94,67 +95,21 @@ impl Shared {
         format!("{}:{{{account}}}:{kind}", self.link.prefix)
     }
 
-    /// The money's arguments of an admission: charges that came before, then the bill.
-    pub(super) fn write(&self, call: &mut Cmd, batch: &Batch, bill: &Bill, hold: u64) {
-        self.batch(call, self.epoch, batch);
+    /// The money's arguments of admissions that they have in common: who pays, and charges that came before.
+    pub(super) fn write(&self, call: &mut Cmd, payer: &Payer, charges: &Sums) {
         let cap = |cap: Option<Money>| cap.map_or(-1, Money::micros);
-        let payer = &bill.payer;
         call.arg(if self.enforce { "enforce" } else { "observe" })
             .arg(&*payer.key)
             .arg(match &payer.pays {
                 Pays::Balance => "",
                 Pays::Package(name) => name,
             })
-            .arg(bill.money.micros())
-            .arg(bill.tokens)
             .arg(cap(payer.caps.daily))
             .arg(cap(payer.caps.monthly))
             .arg(self.calendar.offset)
-            .arg(hold_name(self.epoch, hold))
+            .arg(epoch_name(self.epoch))
             .arg(LIFE.as_millis() as u64);
-    }
-
-    /// Reads the answer to that; `None` if it is none.
-    pub(super) fn read(&self, values: &[Value], bill: &Bill) -> Option<Said> {
-        let (package, numbers) = values.split_last()?;
-        let numbers: Vec<i64> = numbers.iter().map(int).collect::<Option<_>>()?;
-        let [reason, left, resets, day, month, free, mark, gap] = *numbers.as_slice() else {
-            return None;
-        };
-        let shortage = match usize::try_from(reason) {
-            Ok(0) | Err(_) => None,
-            Ok(nth) => Some(Shortage {
-                reason: *Reason::ALL.get(nth - 1)?,
-                left,
-                needed: match bill.payer.pays {
-                    Pays::Balance => bill.money.micros(),
-                    Pays::Package(_) => i64::try_from(bill.tokens.max(1)).unwrap_or(i64::MAX),
-                },
-                resets: u64::try_from(resets).ok(),
-            }),
-        };
-        let package = text(package)?;
-        Some(Said {
-            unknown: reason < 0,
-            shortage,
-            period: Period {
-                day: i32::try_from(day).ok()?,
-                month: i32::try_from(month).ok()?,
-            },
-            free,
-            applied: u64::try_from(mark).ok().map(|mark| (mark, gap == 1)),
-            package: (package != "-").then(|| Arc::from(package)),
-        })
-    }
-
-    fn batch(&self, call: &mut Cmd, epoch: u64, batch: &Batch) {
-        call.arg(self.calendar.offset)
-            .arg(format!("{epoch:016x}"))
-            .arg(batch.after)
-            .arg(batch.charges.len());
-        for (seq, charge) in &batch.charges {
-            write_charge(call, epoch, *seq, charge);
-        }
+        charges.write(call, self.calendar, self.epoch);
     }
 
     /// Tells of charges of a journal.
@@ -168,7 +123,7 @@ impl Shared {
             return Ok(Applied::Mark(batch.after, false));
         };
         let mut call = self.call(&self.charge, account);
-        self.batch(&mut call, epoch, batch);
+        Sums::of(batch).write(&mut call, self.calendar, epoch);
         let said = self.link.call(Function::Charge, &call).await?;
         let Value::Array(values) = said else {
             return Err(self.link.misunderstood());
@@ -187,8 +142,7 @@ impl Shared {
     /// The last charge of a journal that is applied to an account.
     pub(super) async fn mark(&self, account: &str, epoch: u64) -> Result<u64, Away> {
         let mut call = cmd("HGET");
-        call.arg(self.key(account, "a"))
-            .arg(format!("{epoch:016x}"));
+        call.arg(self.key(account, "a")).arg(epoch_name(epoch));
         match self.link.call(Function::Command, &call).await? {
             Value::Nil => Ok(0),
             said => {
@@ -233,36 +187,44 @@ impl Shared {
     }
 }
 
-/// A hold's name in Redis.
-fn hold_name(epoch: u64, hold: u64) -> String {
-    format!("{epoch:016x}.{hold:x}")
+/// Arguments that say who pays.
+pub(super) const PAYER: usize = 8;
+
+/// A journal's name in Redis.
+fn epoch_name(epoch: u64) -> String {
+    format!("{epoch:016x}")
 }
 
-/// A charge's arguments, in the order that `billing.lua` has.
-fn write_charge(call: &mut Cmd, epoch: u64, seq: u64, charge: &Charge) {
-    let Charge {
-        held,
-        due,
-        source,
-        at: _,
-    } = charge;
-    call.arg(seq)
-        .arg(hold_name(epoch, held.id))
-        .arg(&*held.key)
-        .arg(&*held.project)
-        .arg(&*held.model)
-        .arg(held.package.as_deref().unwrap_or("-"))
-        .arg(match source {
-            None => "n",
-            Some(Source::Reported) => "r",
-            Some(Source::Partial | Source::Estimated) => "e",
-        })
-        .arg(held.period.day)
-        .arg(held.period.month)
-        .arg(due.cost.micros());
-    for count in due.used.counts() {
-        call.arg(count.min(super::MOST.unsigned_abs()));
-    }
+/// A hold's name in Redis.
+fn hold_name(epoch: u64, hold: u64) -> String {
+    format!("{epoch:016x}.{hold}")
+}
+
+/// Reads what an admission says of the money; `None` if it is no answer.
+pub(super) fn read(said: &part::Said, bill: &Bill) -> Option<Said> {
+    let [reason, left, resets, day, month, free] = said.numbers;
+    let shortage = match usize::try_from(reason) {
+        Ok(0) | Err(_) => None,
+        Ok(nth) => Some(Shortage {
+            reason: *Reason::ALL.get(nth - 1)?,
+            left,
+            needed: match bill.payer.pays {
+                Pays::Balance => bill.money.micros(),
+                Pays::Package(_) => i64::try_from(bill.tokens.max(1)).unwrap_or(i64::MAX),
+            },
+            resets: u64::try_from(resets).ok(),
+        }),
+    };
+    Some(Said {
+        unknown: reason < 0,
+        shortage,
+        period: Period {
+            day: i32::try_from(day).ok()?,
+            month: i32::try_from(month).ok()?,
+        },
+        free,
+        package: (&*said.word != "-").then(|| said.word.clone()),
+    })
 }
 
 /// Cuts what is more than one call may carry.

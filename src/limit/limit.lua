@@ -16,7 +16,7 @@ local function whole(text, least, most)
   if n and n >= least and n <= most and n % 1 == 0 then return n end
 end
 
-local function number(n) return string.format('%.0f', n) end
+local function number(n) return string.format(tollgate.form('d'), n) end
 
 -- A plan's limits, from five arguments on; 0 is no limit.
 local function limits(args, from)
@@ -100,102 +100,112 @@ local function save(key, plan, state, now)
   if state.others then redis.call('PEXPIRE', key, life, 'GT') else redis.call('PEXPIRE', key, life) end
 end
 
--- Corrects what ended requests were charged: from that argument on to that one each one's hold, the tokens
--- to be added, and the day of its charge. A hold that is gone was settled already, or has expired: then the
--- estimate stays. Tells whether anything changed.
-local function correct(keys, args, from, to, plan, state, by_day)
-  local changed = false
-  for i = from, to, 3 do
-    if own('ZREM', keys[2], args[i]) == 1 and args[i + 1] ~= '0' then
-      local more = tonumber(args[i + 1])
-      if plan.token_rate > 0 then
-        state.t.level = math.max(math.min(state.t.level - more * UNIT, plan.token_capacity), -MOST)
+-- What ended requests change: from that argument to that one each one's hold, the tokens to be added, and the day of
+-- its charge. A hold that is gone was settled already, or has expired: then the estimate stays. Answers the holds
+-- that are to go, how many of them are no longer counted by then, and whether a level has changed.
+local function correct(key, node, args, from, to, plan, state, by_day, now)
+  local names, gone, left, changed, seen = {}, {}, 0, false, {}
+  for i = from, to, 3 do names[#names + 1] = node .. args[i] end
+  local scores = #names > 0 and own('ZMSCORE', key, unpack(names))
+  for n = 1, scores and #names or 0 do
+    local name, expires, more = names[n], scores[n], args[from + 3 * n - 2]
+    if expires and not seen[name] then
+      seen[name], gone[#gone + 1] = true, name
+      if tonumber(expires) > now then left = left + 1 end
+      if more ~= '0' then
+        more, changed = tonumber(more), true
+        if plan.token_rate > 0 then
+          state.t.level = math.max(math.min(state.t.level - more * UNIT, plan.token_capacity), -MOST)
+        end
+        if by_day and tonumber(args[from + 3 * n - 1]) == state.d then state.s = math.max(state.s + more, 0) end
       end
-      if by_day and tonumber(args[i + 2]) == state.d then state.s = math.max(state.s + more, 0) end
-      changed = true
     end
   end
-  return changed
+  return gone, left, changed
 end
 
-local function answer(reason, wait, state)
-  return { reason, wait, state.r.level, state.t.level, state.d, math.min(state.s, EXACT) }
-end
-
--- Whether one request may go, with nothing charged yet.
--- KEYS: levels, holds. ARGV from 2 on: the plan's five, concurrency, tokens a day, the estimate,
--- a hold's id (empty: none is needed) and its life in milliseconds; then how many ended before it, and they,
--- as for `correct`: who asks again after an answer finds its place free.
-local function ask(keys, args, now)
-  local plan = limits(args, 2)
-  local request = { keys = keys, plan = plan, now = now, hold = args[10], life = tonumber(args[11]), reason = 0, wait = -1 }
-  local concurrency, day_limit, estimate = tonumber(args[7]), tonumber(args[8]), tonumber(args[9])
+-- One subject's requests in one call: what is read is read here, and written by `close`.
+-- From `at` on: the plan's five, concurrency, tokens a day, how many requests ended before, and they, as for
+-- `correct`: who asks again after an answer finds its place free. `node` is what the names of its holds begin with,
+-- `life` how long they live; `many` is how many requests ask.
+local function open(levels, holds, args, at, node, life, many, now)
+  local plan = limits(args, at)
+  local subject = {
+    levels = levels, holds = holds, plan = plan, node = node, life = life, now = now, begun = {}, gone = {}, count = 0,
+    concurrency = tonumber(args[at + 5]), day_limit = tonumber(args[at + 6]), asked = many > 0,
+  }
+  subject.settles = plan.token_rate > 0 or subject.concurrency > 0 or subject.day_limit > 0
   -- A plan without limits leaves no trace.
-  request.none = plan.request_rate == 0 and plan.token_rate == 0 and concurrency == 0 and day_limit == 0
-  if request.none then
-    request.state = { r = { level = 0 }, t = { level = 0 }, d = 0, s = 0 }
-    return request
+  subject.none = plan.request_rate == 0 and not subject.settles
+  if subject.none then
+    subject.state = { r = { level = 0 }, t = { level = 0 }, d = 0, s = 0 }
+    return subject
   end
-  local state = load(keys[1], plan, now)
-  request.state, request.tokens, request.by_day, request.estimate = state, estimate * UNIT, day_limit > 0, estimate
-  request.changed = correct(keys, args, 13, 12 + 3 * tonumber(args[12]), plan, state, day_limit > 0)
+  local state, by_day, left = load(levels, plan, now), subject.day_limit > 0, 0
+  subject.state = state
+  subject.gone, left, subject.changed = correct(holds, node, args, at + 8, at + 7 + 3 * tonumber(args[at + 7]), plan, state, by_day, now)
+  if subject.settles and subject.asked then
+    if not own('ZREMRANGEBYSCORE', holds, '-inf', number(now)) then redis.call('DEL', holds) end
+    if subject.concurrency > 0 then subject.count = redis.call('ZCARD', holds) - left end
+  end
+  return subject
+end
+
+-- Why one request may not go (0: it may, else 1 + its place in Reason::ALL), and the wait in ms (-1: unknown).
+local function ask(subject, estimate)
+  if subject.none then return 0, -1 end
+  local plan, state, reason, wait = subject.plan, subject.state, 0, -1
   local function fired(which, how_long)
-    if request.reason == 0 or how_long > request.wait then request.reason, request.wait = which, how_long end
+    if reason == 0 or how_long > wait then reason, wait = which, how_long end
   end
-  if request.hold ~= '' and not own('ZREMRANGEBYSCORE', keys[2], '-inf', number(now)) then
-    redis.call('DEL', keys[2])
-  end
-  if concurrency > 0 and redis.call('ZCARD', keys[2]) >= concurrency then fired(3, -1) end
+  if subject.concurrency > 0 and subject.count >= subject.concurrency then fired(3, -1) end
   if plan.request_rate > 0 and state.r.level < UNIT then
     fired(1, math.ceil((UNIT - state.r.level) / plan.request_rate))
   end
-  if plan.token_rate > 0 and state.t.level < request.tokens then
-    fired(2, math.ceil((request.tokens - state.t.level) / plan.token_rate))
+  if plan.token_rate > 0 and state.t.level < estimate * UNIT then
+    fired(2, math.ceil((estimate * UNIT - state.t.level) / plan.token_rate))
   end
-  if day_limit > 0 and state.s + estimate > day_limit then
-    fired(4, DAY - (now + plan.day_offset) % DAY)
+  if subject.day_limit > 0 and state.s + estimate > subject.day_limit then
+    fired(4, DAY - (subject.now + plan.day_offset) % DAY)
   end
-  return request
+  return reason, wait
 end
 
 -- Charges what `ask` allowed.
-local function take(request)
-  if request.none then return end
-  local plan, state, keys = request.plan, request.state, request.keys
+local function take(subject, estimate, hold)
+  if subject.none then return end
+  local plan, state = subject.plan, subject.state
   if plan.request_rate > 0 then state.r.level = state.r.level - UNIT end
-  if plan.token_rate > 0 then state.t.level = state.t.level - request.tokens end
-  if request.by_day then state.s = state.s + request.estimate end
-  save(keys[1], plan, state, request.now)
-  if request.hold ~= '' then
-    redis.call('ZADD', keys[2], number(request.now + request.life), request.hold)
-    redis.call('PEXPIRE', keys[2], number(2 * request.life))
+  if plan.token_rate > 0 then state.t.level = state.t.level - estimate * UNIT end
+  if subject.day_limit > 0 then state.s = state.s + estimate end
+  subject.count, subject.changed = subject.count + 1, true
+  if subject.settles then
+    local begun = subject.begun
+    begun[#begun + 1], begun[#begun + 2] = number(subject.now + subject.life), subject.node .. hold
   end
 end
 
--- Charges nothing. Time heals what was wrong only if it is written down from when on.
-local function leave(request)
-  if not request.none and (request.changed or request.state.wrong) then
-    save(request.keys[1], request.plan, request.state, request.now)
+-- Writes what has changed. Time heals what was wrong only if it is written down from when on.
+local function close(subject)
+  if subject.none then return end
+  if #subject.gone > 0 then redis.call('ZREM', subject.holds, unpack(subject.gone)) end
+  if subject.changed or (subject.asked and subject.state.wrong) then
+    save(subject.levels, subject.plan, subject.state, subject.now)
+  end
+  if #subject.begun > 0 then
+    redis.call('ZADD', subject.holds, unpack(subject.begun))
+    redis.call('PEXPIRE', subject.holds, number(2 * subject.life))
   end
 end
 
--- Reason (0 admitted, else 1 + its place in Reason::ALL), wait in ms (-1: unknown), the levels of both
--- buckets, the day and its tokens.
-local function tell(request) return answer(request.reason, request.wait, request.state) end
+tollgate.limit = { open = open, ask = ask, take = take, close = close }
 
--- Where the arguments of others begin.
-local function after(args) return 13 + 3 * tonumber(args[12]) end
-
-tollgate.limit = { ask = ask, take = take, leave = leave, tell = tell, after = after }
-
--- Correcting, for a subject that nobody asks for. KEYS as above. ARGV: now, the plan's five, whether
--- tokens are counted by the day, then as for `correct`.
+-- Correcting, for a subject that nobody asks for. KEYS as above. ARGV: now, what its holds' names begin with, then
+-- as for `open`.
 local function settle(keys, args)
-  local now, plan = tollgate.clock(args[1]), limits(args, 2)
-  local state = load(keys[1], plan, now)
-  local changed = correct(keys, args, 8, #args, plan, state, args[7] == '1')
-  if changed then save(keys[1], plan, state, now) end
-  return changed and 1 or 0
+  local subject = open(keys[1], keys[2], args, 3, args[2], 0, 0, tollgate.clock(args[1]))
+  close(subject)
+  return subject.changed and 1 or 0
 end
 
 -- Requests that are still in flight. One that has ended meanwhile stays out while others are known; after
@@ -208,10 +218,11 @@ local function renew(keys, args)
   return 1
 end
 
--- Where a subject stands. KEYS: levels. ARGV: now, the plan's five. Answers as `admit` does.
+-- Where a subject stands. KEYS: levels. ARGV: now, the plan's five. Answers as `admit` does to one request.
 local function read(keys, args)
   local now, plan = tollgate.clock(args[1]), limits(args, 2)
-  return answer(0, -1, load(keys[1], plan, now))
+  local state = load(keys[1], plan, now)
+  return { 0, -1, state.r.level, state.t.level, state.d, math.min(state.s, EXACT) }
 end
 
 redis.register_function('tollgate_settle_VERSION', settle)

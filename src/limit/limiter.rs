@@ -1,6 +1,7 @@
 //! What the proxy asks: the limits of this node, or those of all nodes in Redis, and what to do while
 //! Redis is away.
 
+use super::joined::Joined;
 use super::memory::Memory;
 use super::redis::Shared;
 use super::settling::{self, Ended, Settling};
@@ -43,6 +44,7 @@ struct Backend {
     shared: Arc<Shared>,
     when_away: WhenAway,
     settling: Arc<Settling>,
+    joined: Arc<Joined>,
 }
 
 impl Limiter {
@@ -63,13 +65,16 @@ impl Limiter {
         clock: Clock,
         metrics: Arc<LimitMetrics>,
     ) -> Arc<Limiter> {
+        let shared = Arc::new(shared);
         let settling = Arc::new(Settling::new(metrics.clone()));
+        let joined = Arc::new(Joined::new(shared.clone(), settling.clone()));
         Arc::new(Limiter {
             memory: Memory::default(),
             redis: Some(Backend {
-                shared: Arc::new(shared),
+                shared,
                 when_away,
                 settling,
+                joined,
             }),
             clock,
             metrics,
@@ -190,7 +195,7 @@ impl Limiter {
             Some(part) if backend.shared.link().up() => Some(&mut **part as &mut dyn Part),
             _ => None,
         };
-        let said = backend.shared.admit(&ask, id, &unknown.ended, asked).await;
+        let said = backend.joined.admit(&ask, id, &unknown.ended, asked).await;
         if said.is_ok() {
             unknown.ended.clear();
         }
@@ -330,7 +335,9 @@ impl Settle for Limiter {
                 self.memory.ended(&hold.ask, self.clock.now());
                 let more = used.map_or(0, |used| difference(used, hold.charge.tokens));
                 let of = (id, hold.charge.day);
-                backend.settling.ended(&backend.shared, hold.ask, more, of);
+                if let Some((ask, ended)) = backend.settling.ended(hold.ask, more, of) {
+                    backend.joined.end(ask, ended);
+                }
             }
             _ => self.memory.settle(&hold, used, self.clock.now()),
         }

@@ -7,6 +7,7 @@
 pub mod bucket;
 
 pub mod flood;
+mod joined;
 pub mod limiter;
 pub mod memory;
 pub mod overload;

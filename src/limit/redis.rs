@@ -1,4 +1,4 @@
-//! Limits that many nodes share, in Redis: one call an admission, decided there by `limit.lua`.
+//! Limits that many nodes share, in Redis, decided there by `limit.lua`.
 
 use super::bucket::{Bucket, FLOOR};
 use super::settling::{Ended, corrections};
@@ -7,7 +7,6 @@ use super::{Ask, Denial, Limits, Reading, Reason, Subject};
 use crate::clock::Clock;
 use crate::record::limits::Function;
 use crate::store::link::{Away, Link};
-use crate::store::part::Part;
 use redis::{Cmd, Value, cmd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +19,7 @@ pub(super) const LIFE: Duration = Duration::from_secs(120);
 pub struct Shared {
     link: Arc<Link>,
     clock: Clock,
+    holds: String,
     /// The functions' names in this version of the library.
     admit: String,
     settle: String,
@@ -28,18 +28,7 @@ pub struct Shared {
 }
 
 /// Numbers in the limits' share of an answer.
-const NUMBERS: usize = 6;
-
-/// A part whose question is on its way.
-struct Sent<'a>(Option<&'a mut dyn Part>);
-
-impl Drop for Sent<'_> {
-    fn drop(&mut self) {
-        if let Some(part) = self.0.take() {
-            part.unanswered();
-        }
-    }
-}
+pub(super) const NUMBERS: usize = 6;
 
 /// What Redis says to an admission.
 pub(super) struct Answer {
@@ -83,6 +72,7 @@ impl Shared {
             settle: link.name(Function::Settle),
             renew: link.name(Function::Renew),
             read: link.name(Function::Read),
+            holds: format!("{:016x}.", link.node),
             link,
             clock,
         }
@@ -93,58 +83,9 @@ impl Shared {
         &self.link
     }
 
-    /// Asks for one request, held as `id` if its end matters, tells of what ended before it, and asks what
-    /// comes with it: true if that agrees.
-    pub(super) async fn admit(
-        &self,
-        ask: &Ask,
-        id: Option<u64>,
-        ended: &[Ended],
-        part: Option<&mut dyn Part>,
-    ) -> Result<(Answer, bool), Away> {
-        let Ask {
-            subject,
-            limits,
-            estimate,
-        } = ask;
-        let mut call = cmd("FCALL");
-        call.arg(&self.admit)
-            .arg(if part.is_some() { 3 } else { 2 })
-            .arg(self.key(subject, "l"))
-            .arg(self.key(subject, "h"));
-        if let Some(part) = &part {
-            part.key(&mut call);
-        }
-        self.now(&mut call);
-        self.plan(&mut call, limits);
-        call.arg(limits.concurrency.unwrap_or(0))
-            .arg(limits.tokens_per_day.unwrap_or(0))
-            .arg(limits.charged(*estimate));
-        match id {
-            Some(id) => call.arg(self.hold(id)),
-            None => call.arg(b""),
-        };
-        call.arg(LIFE.as_millis() as u64).arg(ended.len());
-        self.tell(&mut call, ended);
-        let Some(part) = part else {
-            let said = self.link.call(Function::Admit, &call).await?;
-            return Ok((self.understood(&said, limits)?, true));
-        };
-        part.write(&mut call);
-        // Also if nobody waits for the answer any more.
-        let mut sent = Sent(Some(part));
-        let said = self.link.call(Function::Admit, &call).await?;
-        let Value::Array(values) = &said else {
-            return Err(self.link.misunderstood());
-        };
-        let both = values.split_at_checked(NUMBERS).and_then(|(ours, its)| {
-            let answer = understood(ours, limits)?;
-            let granted = answer.fired.is_none();
-            let agreed = sent.0.as_mut()?.read(its, granted)?;
-            sent.0 = None;
-            Some((answer, agreed))
-        });
-        both.ok_or_else(|| self.link.misunderstood())
+    /// The function that all who ask at the same moment are told to: its name in this version.
+    pub(super) fn admission(&self) -> &str {
+        &self.admit
     }
 
     /// Where a subject stands.
@@ -152,30 +93,36 @@ impl Shared {
         let mut call = self.begin(&self.read, subject, 1);
         self.plan(&mut call, limits);
         let said = self.link.call(Function::Read, &call).await?;
-        let answer = self.understood(&said, limits)?;
+        let answer = match &said {
+            Value::Array(values) => numbers(values).and_then(|said| understood(said, limits)),
+            _ => None,
+        };
+        let answer = answer.ok_or_else(|| self.link.misunderstood())?;
         Ok(reading(limits, answer.levels, 1))
     }
 
-    fn understood(&self, said: &Value, limits: &Limits) -> Result<Answer, Away> {
-        let answer = match said {
-            Value::Array(values) => understood(values, limits),
-            _ => None,
-        };
-        answer.ok_or_else(|| self.link.misunderstood())
-    }
-
-    fn tell(&self, call: &mut Cmd, ended: &[Ended]) {
-        for Correction { id, more, day } in corrections(ended) {
-            call.arg(self.hold(*id)).arg(*more).arg(*day);
+    /// Adds a plan, and requests that have ended.
+    pub(super) fn tell<'a>(
+        &self,
+        call: &mut Cmd,
+        limits: &Limits,
+        many: usize,
+        ended: impl Iterator<Item = &'a Correction>,
+    ) {
+        self.plan(call, limits);
+        call.arg(limits.concurrency.unwrap_or(0))
+            .arg(limits.tokens_per_day.unwrap_or(0))
+            .arg(many);
+        for Correction { id, more, day } in ended {
+            call.arg(*id).arg(*more).arg(*day);
         }
     }
 
     /// Tells of requests of one subject that have ended. It may be told again: nothing counts twice.
     pub(super) async fn settle(&self, ask: &Ask, ended: &[Ended]) -> Result<(), Away> {
         let mut call = self.begin(&self.settle, &ask.subject, 2);
-        self.plan(&mut call, &ask.limits);
-        call.arg(u8::from(ask.limits.tokens_per_day.is_some()));
-        self.tell(&mut call, ended);
+        call.arg(&self.holds);
+        self.tell(&mut call, &ask.limits, ended.len(), corrections(ended));
         self.link.call(Function::Settle, &call).await?;
         Ok(())
     }
@@ -195,7 +142,12 @@ impl Shared {
 
     /// A hold's name: this process's own number, and a count.
     fn hold(&self, id: u64) -> String {
-        format!("{:016x}.{id:x}", self.link.node)
+        format!("{}{id}", self.holds)
+    }
+
+    /// What the names of its holds begin with.
+    pub(super) fn holds(&self) -> &str {
+        &self.holds
     }
 
     fn begin(&self, function: &str, subject: &Subject, keys: u8) -> Cmd {
@@ -208,7 +160,7 @@ impl Shared {
         call
     }
 
-    fn now(&self, call: &mut Cmd) {
+    pub(super) fn now(&self, call: &mut Cmd) {
         match self.clock.given() {
             Some(ms) => call.arg(ms),
             None => call.arg(b""),
@@ -224,7 +176,7 @@ impl Shared {
     }
 
     /// `tollgate:{acme}:l:k:…`: what is between braces decides the slot.
-    fn key(&self, subject: &Subject, kind: &str) -> String {
+    pub(super) fn key(&self, subject: &Subject, kind: &str) -> String {
         let Subject { tag, name, .. } = subject;
         let prefix = &self.link.prefix;
         let mut key = String::with_capacity(prefix.len() + tag.len() + name.len() + 8);
@@ -235,18 +187,22 @@ impl Shared {
     }
 }
 
-/// Reads an answer; one of another form, or with levels that cannot be, is no answer.
-fn understood(values: &[Value], limits: &Limits) -> Option<Answer> {
-    let numbers: Vec<i64> = values
-        .iter()
-        .map(|value| match value {
-            Value::Int(number) => Some(*number),
-            _ => None,
-        })
-        .collect::<Option<_>>()?;
-    let [reason, wait, requests, tokens, day, spent] = *numbers.as_slice() else {
-        return None;
-    };
+/// The numbers of an answer, if it has as many.
+pub(super) fn numbers<const N: usize>(values: &[Value]) -> Option<[i64; N]> {
+    let mut numbers = [0; N];
+    let pairs = numbers.iter_mut().zip(values);
+    for (number, value) in pairs {
+        let Value::Int(said) = value else {
+            return None;
+        };
+        *number = *said;
+    }
+    (values.len() == N).then_some(numbers)
+}
+
+/// Reads an answer; one with levels that cannot be is no answer.
+pub(super) fn understood(said: [i64; NUMBERS], limits: &Limits) -> Option<Answer> {
+    let [reason, wait, requests, tokens, day, spent] = said;
     let can_be = |bucket: Option<Bucket>, level: i64| {
         bucket.is_none_or(|bucket| (FLOOR..=bucket.capacity()).contains(&level))
     };
@@ -285,10 +241,12 @@ mod tests {
         let ints =
             |numbers: &[i64]| -> Vec<Value> { numbers.iter().map(|n| Value::Int(*n)).collect() };
         let full = 60 * 60_000;
-        assert!(understood(&ints(&[0, -1, full, 6, 7, 8]), &limits).is_some());
+        let read = |values: &[Value]| numbers(values).and_then(|said| understood(said, &limits));
+        assert!(read(&ints(&[0, -1, full, 6, 7, 8])).is_some());
         for wrong in [
             ints(&[]),
             ints(&[0]),
+            ints(&[0, -1, full, 6, 7, 8, 9]),
             ints(&[0, -1, full + 1, 0, 0, 0]),
             ints(&[0, -1, i64::MAX, 0, 0, 0]),
             ints(&[0, -1, i64::MIN, 0, 0, 0]),
@@ -296,7 +254,7 @@ mod tests {
             ints(&[9, -1, 0, 0, 0, 0]),
             vec![Value::Nil; 6],
         ] {
-            assert!(understood(&wrong, &limits).is_none(), "{wrong:?}");
+            assert!(read(&wrong).is_none(), "{wrong:?}");
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Ended requests on their way to Redis, off the path of any request.
 //!
-//! Where requests at once are limited, the end of one is put on the connection before the last byte of
-//! its answer goes out: who asks again then, here or at another node, finds the place free. Where only
+//! Where requests at once are limited, the end of one goes at once, see [`joined`](super::joined). Where only
 //! tokens are counted it waits a moment for the next admission of its subject, and goes along with it.
 //! What Redis does not take waits; what has waited for longer than its hold lives is forgotten, since
 //! Redis has given its place back by then.
@@ -15,7 +14,6 @@ use futures::future::{BoxFuture, join_all};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -68,21 +66,6 @@ pub(super) struct Ended {
     at: Instant,
 }
 
-impl Waiting {
-    fn new(ask: Ask, correction: Correction) -> Waiting {
-        let now = Instant::now();
-        Waiting {
-            ask,
-            ended: vec![Ended {
-                correction,
-                at: now,
-            }],
-            until: now,
-            pause: MOMENT,
-        }
-    }
-}
-
 type Sending = BoxFuture<'static, Option<Waiting>>;
 
 impl Settling {
@@ -107,31 +90,26 @@ impl Settling {
         self.of_hold(id).insert(id, ask.clone());
     }
 
-    /// A request has ended, and used `more` tokens than it was charged.
-    pub(super) fn ended(
-        self: &Arc<Self>,
-        shared: &Arc<Shared>,
-        ask: Ask,
-        more: i64,
-        of: (u64, i32),
-    ) {
+    /// A request has ended, and used `more` tokens than it was charged. Gives it back where Redis is to be told at
+    /// once; elsewhere it waits for the next admission of its subject.
+    pub(super) fn ended(&self, ask: Ask, more: i64, of: (u64, i32)) -> Option<(Ask, Ended)> {
         let (id, day) = of;
         self.of_hold(id).remove(&id);
-        let at_once = ask.limits.concurrency.is_some();
-        let waiting = Waiting::new(ask, Correction { id, more, day });
-        let (true, Ok(runtime)) = (at_once, Handle::try_current()) else {
-            self.put(waiting.ask, waiting.ended, MOMENT);
-            return self.wake.notify_one();
+        let ended = Ended {
+            correction: Correction { id, more, day },
+            at: Instant::now(),
         };
-        let mut sending = send(shared.clone(), waiting).boxed();
-        // The first poll hands the call to the connection; whoever waits for the answer is not the client.
-        match (&mut sending).now_or_never() {
-            Some(left) => self.retry(left),
-            None => {
-                let settling = self.clone();
-                runtime.spawn(async move { settling.retry(sending.await) });
-            }
+        if ask.limits.concurrency.is_some() {
+            return Some((ask, ended));
         }
+        self.later(ask, vec![ended]);
+        None
+    }
+
+    /// Keeps ended requests for the next admission of their subject, or for a moment.
+    pub(super) fn later(&self, ask: Ask, ended: Vec<Ended>) {
+        self.put(ask, ended, MOMENT);
+        self.wake.notify_one();
     }
 
     /// An admission may have been done or not: its place is given back.
@@ -144,9 +122,8 @@ impl Settling {
             more: 0,
             day: 0,
         };
-        let waiting = Waiting::new(ask.clone(), correction);
-        self.put(waiting.ask, waiting.ended, MOMENT);
-        self.wake.notify_one();
+        let at = Instant::now();
+        self.later(ask.clone(), vec![Ended { correction, at }]);
     }
 
     /// Takes what waits for a subject, to go with its next admission.
@@ -170,6 +147,17 @@ impl Settling {
             self.put(ask.clone(), ended, FIRST_PAUSE);
             self.wake.notify_one();
         }
+    }
+
+    /// Keeps what Redis did not take when it was told at once.
+    pub(super) fn again(&self, ask: Ask, ended: Vec<Ended>) {
+        let until = Instant::now();
+        self.retry((!ended.is_empty()).then_some(Waiting {
+            ask,
+            ended,
+            until,
+            pause: MOMENT,
+        }));
     }
 
     fn put(&self, ask: Ask, ended: Vec<Ended>, pause: Duration) {

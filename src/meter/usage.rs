@@ -40,6 +40,9 @@ pub enum Source {
 }
 
 impl Source {
+    /// Every one, in the order of their numbers.
+    pub const ALL: [Source; 3] = [Source::Reported, Source::Partial, Source::Estimated];
+
     /// The word for logs.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -179,37 +179,53 @@ impl Link {
                 return Ok(value);
             }
             Ok(Err(error)) if error.to_string().contains(UNREADABLE) => {
-                // It says nothing of other accounts' calls.
-                self.metrics.error("unreadable");
-                self.mention(function.as_str(), &said(&error));
-                return Err(Away::Failed);
+                return Err(self.unreadable(function, &said(&error)));
             }
             Ok(Err(error)) if !error.is_timeout() => (End::Failed, self.judge(&error)),
-            _ => (
-                End::TimedOut,
-                Verdict::Passing(format!("no answer in {} ms", DEADLINE.as_millis())),
-            ),
+            // Those who ask in it wait by clocks of their own, and each says so: see `late`.
+            _ if function == Function::Admit => return Err(Away::TimedOut),
+            _ => {
+                self.timed_out(function, &connection);
+                return Err(Away::TimedOut);
+            }
         };
-        self.metrics.error(match end {
-            End::TimedOut => "timeout",
-            _ => "failed",
-        });
+        self.metrics.error("failed");
         match why {
             Verdict::Fatal(why) => self.give_up(&connection, &why),
-            Verdict::Passing(why) => {
-                let too_many = function.is_waited_for() && self.breaker.count(end, self.second());
-                // In a cluster the calls that fail may all be one server's, unless none succeeds.
-                let enough = !self.is_cluster() || self.breaker.only_fails();
-                match too_many && enough {
-                    true => self.give_up(&connection, &why),
-                    false => self.mention(function.as_str(), &why),
-                }
-            }
+            Verdict::Passing(why) => self.passing(function, end, &connection, &why),
         }
-        Err(match end {
-            End::TimedOut => Away::TimedOut,
-            _ => Away::Failed,
-        })
+        Err(Away::Failed)
+    }
+
+    /// An admission had no answer in time.
+    pub fn late(&self) {
+        if let Some(connection) = self.connection.load_full() {
+            self.timed_out(Function::Admit, &connection);
+        }
+    }
+
+    fn timed_out(&self, function: Function, connection: &Arc<Connection>) {
+        self.metrics.error("timeout");
+        let why = format!("no answer in {} ms", DEADLINE.as_millis());
+        self.passing(function, End::TimedOut, connection, &why);
+    }
+
+    /// Counts a failure that may pass, unless it is one too many.
+    fn passing(&self, function: Function, end: End, connection: &Arc<Connection>, why: &str) {
+        let too_many = function.is_waited_for() && self.breaker.count(end, self.second());
+        // In a cluster the calls that fail may all be one server's, unless none succeeds.
+        let enough = !self.is_cluster() || self.breaker.only_fails();
+        match too_many && enough {
+            true => self.give_up(connection, why),
+            false => self.mention(function.as_str(), why),
+        }
+    }
+
+    /// Values in Redis that cannot be: it says nothing of other accounts' calls.
+    pub fn unreadable(&self, function: Function, why: &str) -> Away {
+        self.metrics.error("unreadable");
+        self.mention(function.as_str(), why);
+        Away::Failed
     }
 
     /// An answer came that is none: counted as a failure.
@@ -239,7 +255,8 @@ impl Link {
         }
     }
 
-    pub(super) fn is_cluster(&self) -> bool {
+    /// Whether it is a cluster: a call there is about one account.
+    pub fn is_cluster(&self) -> bool {
         matches!(self.target, Target::Cluster(_))
     }
 
