@@ -20,7 +20,7 @@ use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerAp
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v1::server::HttpSession as H1;
-use pingora::protocols::http::v2::server::{H2Options, HttpSession as H2, default_h2_options};
+use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::protocols::{ALPN, Digest, Stream};
 use pingora::server::ShutdownWatch;
 use pingora::{ErrorType, Result};
