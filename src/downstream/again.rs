@@ -4,7 +4,8 @@
 //! queue: the half that sends wakes the half that waits, and so the task itself. The runtime would put it behind all
 //! other tasks that are ready, with some hundred instructions of bookkeeping. Here it is polled again instead.
 
-use std::pin::pin;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -37,10 +38,9 @@ impl Wake for Call {
 }
 
 /// Does `work`, and polls it again at once when it was woken meanwhile.
-pub async fn at_once<F: Future>(work: F) -> F::Output {
-    let mut work = pin!(work);
+pub fn at_once<F: Future>(mut work: Pin<&mut F>) -> impl Future<Output = F::Output> {
     let mut own: Option<(Arc<Call>, Waker)> = None;
-    std::future::poll_fn(move |cx| {
+    poll_fn(move |cx| {
         let (call, waker) = match &mut own {
             Some(own) if own.0.task.will_wake(cx.waker()) => own,
             other => {
@@ -64,13 +64,12 @@ pub async fn at_once<F: Future>(work: F) -> F::Output {
         call.task.wake_by_ref();
         Poll::Pending
     })
-    .await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::future::poll_fn;
+    use std::pin::pin;
     use std::sync::atomic::AtomicUsize;
 
     /// Counts how often it is woken.
@@ -95,13 +94,8 @@ mod tests {
             }
             Poll::<()>::Pending
         });
-        let mut work = Box::pin(at_once(work));
-        assert!(
-            work.as_mut()
-                .poll(&mut Context::from_waker(&waker))
-                .is_pending()
-        );
-        drop(work);
+        let mut cx = Context::from_waker(&waker);
+        assert!(pin!(at_once(pin!(work))).poll(&mut cx).is_pending());
         (polls, woken.0.load(Ordering::Relaxed))
     }
 
@@ -116,13 +110,16 @@ mod tests {
     #[tokio::test]
     async fn who_is_woken_from_elsewhere_goes_on() {
         let (send, mut receive) = tokio::sync::mpsc::channel(1);
-        let sum = tokio::spawn(at_once(async move {
-            let mut sum = 0;
-            while let Some(number) = receive.recv().await {
-                sum += number;
-            }
-            sum
-        }));
+        let sum = tokio::spawn(async move {
+            let sum = async {
+                let mut sum = 0;
+                while let Some(number) = receive.recv().await {
+                    sum += number;
+                }
+                sum
+            };
+            at_once(pin!(sum)).await
+        });
         for number in 1..=100 {
             send.send(number).await.unwrap();
             tokio::task::yield_now().await;

@@ -4,6 +4,7 @@
 //! the header of each request; it is used for HTTP/2 alone ([`Streams`]).
 
 use super::again::at_once;
+use super::closing::{LINGER, drain, linger};
 use super::ending::Ending;
 use super::idle::{AT_REST, Idle};
 use super::session::{Downstream, Wire};
@@ -19,7 +20,7 @@ use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerAp
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v1::server::HttpSession as H1;
-use pingora::protocols::http::v2::server::{H2Options, HttpSession as H2, default_h2_options};
+use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::protocols::{ALPN, Digest, Stream};
 use pingora::server::ShutdownWatch;
 use pingora::{ErrorType, Result};
@@ -30,7 +31,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::ready;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{sleep, timeout};
 
 /// An idle connection is kept this long: above the 60 s of common load balancers, so that it is
@@ -49,11 +50,6 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_FIELDS: usize = 100;
 /// Bytes of an answer that wait in a stream of HTTP/2 for a client that does not read.
 const SEND_BUFFER: usize = 64 << 10;
-/// How long, and how much, a closing connection still listens, so that the client reads our answer
-/// before it learns that we stopped reading its body.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 16 << 20;
-
 /// Answers a request that cannot be parsed: from its id and the client's address to status and JSON
 /// body.
 pub type Malformed = Arc<dyn Fn(RequestId, Option<IpAddr>) -> (u16, String) + Send + Sync>;
@@ -307,43 +303,6 @@ fn peer(digest: &Digest) -> Option<SocketAddr> {
     address.as_inet().copied()
 }
 
-/// Says that nothing more comes, then listens a little while longer: closing with unread bytes
-/// would reset the connection and take the answer with it.
-async fn linger(mut wire: Box<H1>, unread: bool) {
-    wire.shutdown().await;
-    if !unread {
-        return;
-    }
-    let mut stream = wire.into_inner();
-    let drain = async {
-        let mut sink = vec![0; 16 << 10];
-        let mut total = 0;
-        while let Ok(read) = stream.read(&mut sink).await {
-            total += read;
-            if read == 0 || total > LINGER_BYTES {
-                break;
-            }
-        }
-    };
-    let _ = timeout(LINGER, drain).await;
-    stream.shutdown().await;
-}
-
-/// The same for a stream of HTTP/2: dropped with unread bytes it is reset, and clients then forget
-/// the answer that they have.
-async fn drain(mut wire: Box<H2>) {
-    let read = async {
-        let mut total = 0;
-        while let Ok(Some(chunk)) = wire.read_body_bytes().await {
-            total += chunk.len();
-            if total > LINGER_BYTES {
-                break;
-            }
-        }
-    };
-    let _ = timeout(LINGER, read).await;
-}
-
 #[async_trait]
 impl<P: HttpServerApp + Send + Sync + 'static> ServerApp for Edge<P> {
     async fn process_new(
@@ -357,7 +316,7 @@ impl<P: HttpServerApp + Send + Sync + 'static> ServerApp for Edge<P> {
                 streams.process_new(stream, shutdown).await
             }
             _ => {
-                at_once(self.requests(stream, shutdown)).await;
+                at_once(pin!(self.requests(stream, shutdown))).await;
                 None
             }
         }
@@ -391,7 +350,7 @@ impl<P: HttpServerApp + Send + Sync + 'static> HttpServerApp for Streams<P> {
         let peer = wire.digest().and_then(peer);
         let exchange = Exchange::new(peer, fault, edge.ending.clone());
         let wire = Wire::H2(Box::new(wire));
-        let served = at_once(edge.proxy(wire, exchange, shutdown)).await;
+        let served = at_once(pin!(edge.proxy(wire, exchange, shutdown))).await;
         if let Some(Wire::H2(wire)) = served {
             drain(wire).await;
         }

@@ -15,6 +15,7 @@
 //! since Pingora builds both out of each other's reach.
 
 pub mod again;
+mod closing;
 pub mod edge;
 pub mod ending;
 pub mod idle;

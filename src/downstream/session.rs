@@ -227,27 +227,26 @@ impl Downstream {
                 wire.set_server_keepalive(None);
             }
         }
-        let Some(until) = self.until else {
-            return on_wire!(self, wire => wire.response_duplex_vec(tasks).await);
-        };
+        let until = self.until;
         let written = {
             let write = async { on_wire!(self, wire => wire.response_duplex_vec(tasks).await) };
             let mut write = pin!(write);
             // Most are written at once, and pay for no timer.
-            match poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await {
-                Poll::Ready(written) => return written,
-                Poll::Pending => timeout_at(until, write).await,
+            match (
+                poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await,
+                until,
+            ) {
+                (Poll::Ready(written), _) => return written,
+                (Poll::Pending, None) => return write.await,
+                (Poll::Pending, Some(until)) => timeout_at(until, write).await,
             }
         };
-        match written {
-            Ok(written) => written,
-            Err(_) => {
-                // The client does not take it: what came in time has not gone out in time.
-                self.stuck = true;
-                let error = Error::explain(ErrorType::WriteTimedout, "the client reads too slowly");
-                Err(error.into_down())
-            }
-        }
+        written.unwrap_or_else(|_| {
+            // The client does not take it: what came in time has not gone out in time.
+            self.stuck = true;
+            let error = Error::explain(ErrorType::WriteTimedout, "the client reads too slowly");
+            Err(error.into_down())
+        })
     }
 
     /// Takes a piece of the answer to be of now, and fails when it comes after the end of all patience.

@@ -64,13 +64,16 @@ fn text(piece: &[u8]) -> u64 {
     // is worth so many eighths of a token. Continuation bytes are worth nothing.
     let eighths: u64 = piece
         .chunks(4096)
-        .map(|chunk| {
-            chunk
-                .iter()
-                .map(|byte| u32::from(worth(*byte)))
-                .sum::<u32>()
+        .map(|chunk| match chunk.is_ascii() {
+            // By far the most, at a fifth of the time.
+            true => 2 * chunk.len() as u64,
+            false => u64::from(
+                chunk
+                    .iter()
+                    .map(|byte| u32::from(worth(*byte)))
+                    .sum::<u32>(),
+            ),
         })
-        .map(u64::from)
         .sum();
     eighths.div_ceil(8)
 }

@@ -6,10 +6,16 @@ use super::request::Refusal;
 use crate::downstream::session::{BODY_SILENCE, CUT};
 use crate::limit::overload::Claim;
 use crate::rejection::{Code, Rejection};
+use crate::wire::request::{Call, CallError, read_call};
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, EXPECT};
 use pingora::proxy::Session;
 use pingora::{BError, ErrorType};
+use tokio::task::{spawn_blocking, yield_now};
+
+/// After so many bytes of a body another request has its turn: reading them takes some tenth of a millisecond, and so
+/// does looking through them.
+const TURN: usize = 256 << 10;
 
 /// The length that the header tells.
 ///
@@ -93,9 +99,16 @@ pub async fn read_whole(
     limit: u64,
     claim: &mut Claim,
 ) -> Result<Bytes, Refusal> {
-    let mut pieces: Vec<Bytes> = Vec::new();
-    let mut length = 0;
-    while let Some(piece) = next_chunk(session).await? {
+    let Some(first) = next_chunk(session).await? else {
+        return Ok(Bytes::new());
+    };
+    // Nearly every request: one piece, not copied again.
+    if announced == Some(first.len() as u64) {
+        return Ok(first);
+    }
+    let mut whole = Whole::new(announced);
+    let (mut next, mut length, mut turn) = (Some(first), 0, 0);
+    while let Some(piece) = next {
         length += piece.len() as u64;
         if length > limit {
             return Err(too_large(limit).into());
@@ -103,23 +116,70 @@ pub async fn read_whole(
         if announced.is_none() {
             overload::more_room(claim, piece.len() as u64)?;
         }
-        // Nearly every request: one piece, not copied again.
-        if announced == Some(piece.len() as u64) {
-            return Ok(piece);
+        turn += piece.len();
+        whole.push(piece);
+        if turn >= TURN {
+            turn = 0;
+            yield_now().await;
         }
-        pieces.push(piece);
+        next = next_chunk(session).await?;
     }
-    // Joined once, at the end: a buffer that grew with the body would hold it up to three times
-    // while it grows, and an endless body could make it do so.
-    match pieces.len() {
-        0 | 1 => Ok(pieces.pop().unwrap_or_default()),
-        _ => {
-            let mut whole = BytesMut::with_capacity(usize::try_from(length).unwrap_or(0));
-            for piece in pieces {
-                whole.extend_from_slice(&piece);
-            }
-            Ok(whole.freeze())
+    Ok(whole.finish())
+}
+
+/// A body that comes in pieces.
+enum Whole {
+    /// Its length was told, and its claim is for all of it. The memory is asked for at once, but the system gives it only
+    /// as it is written to: no more is taken than has come.
+    Told(BytesMut),
+    /// Joined once, at the end: a buffer that grew with the body would hold it up to three times while it grows, and an
+    /// endless body could make it do so.
+    Untold(Vec<Bytes>),
+}
+
+impl Whole {
+    fn new(announced: Option<u64>) -> Whole {
+        match announced.and_then(|length| usize::try_from(length).ok()) {
+            Some(length) => Whole::Told(BytesMut::with_capacity(length)),
+            None => Whole::Untold(Vec::new()),
         }
+    }
+
+    fn push(&mut self, piece: Bytes) {
+        match self {
+            Whole::Told(whole) => whole.extend_from_slice(&piece),
+            Whole::Untold(pieces) => pieces.push(piece),
+        }
+    }
+
+    fn finish(self) -> Bytes {
+        match self {
+            Whole::Told(whole) => whole.freeze(),
+            Whole::Untold(mut pieces) if pieces.len() < 2 => pieces.pop().unwrap_or_default(),
+            Whole::Untold(pieces) => {
+                let mut whole = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
+                for piece in pieces {
+                    whole.extend_from_slice(&piece);
+                }
+                whole.freeze()
+            }
+        }
+    }
+}
+
+/// Reads what a body asks for: a long one on a thread of its own, since other requests of this one wait meanwhile.
+///
+/// # Errors
+/// See [`CallError`].
+pub async fn call(body: &Bytes) -> Result<Call, CallError> {
+    if body.len() <= TURN {
+        return read_call(body);
+    }
+    let own = body.clone();
+    match spawn_blocking(move || read_call(&own)).await {
+        Ok(call) => call,
+        // The runtime is ending.
+        Err(_) => read_call(body),
     }
 }
 

@@ -1,6 +1,6 @@
 //! From the header to the permission: route, authenticate, read the body, admit.
 
-use super::body::{announced_length, read_whole, welcome};
+use super::body::{self, announced_length, read_whole, welcome};
 use super::charge::{charged, identified, not_a_flood};
 use super::context::{Body, Context, Forward};
 use super::snapshot::Snapshot;
@@ -11,7 +11,7 @@ use crate::catalog::Upstream;
 use crate::downstream::Fault;
 use crate::rejection::{Code, Rejection, quoted};
 use crate::route::{self, Endpoint, Miss, Operation};
-use crate::wire::request::{Call, CallError, read_call};
+use crate::wire::request::{Call, CallError};
 use http::Method;
 use pingora::BError;
 use pingora::http::RequestHeader;
@@ -151,7 +151,7 @@ pub async fn check(
             if let Some(exchange) = &ctx.exchange {
                 exchange.hold(claim, Some(&bytes));
             }
-            let call = read_call(&bytes).map_err(refused_call)?;
+            let call = body::call(&bytes).await.map_err(refused_call)?;
             required(&call, endpoint.operation)?;
             Body::Json { call, bytes }
         }

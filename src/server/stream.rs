@@ -95,7 +95,7 @@ impl<S: IO> Buffered<S> {
         self.waiting.extend_from_slice(buf);
     }
 
-    fn write(&mut self, buf: &[u8], cx: &mut Context<'_>) -> Poll<Result<usize>> {
+    fn accept(&mut self, buf: &[u8], cx: &mut Context<'_>) -> Poll<Result<usize>> {
         if !ready!(self.waits(buf.len(), cx))? {
             return Pin::new(&mut self.stream).poll_write(cx, buf);
         }
@@ -104,7 +104,7 @@ impl<S: IO> Buffered<S> {
     }
 
     /// Pieces that come together leave at once where nothing waits before them, as an event and its chunk framing do.
-    fn write_vectored(
+    fn accept_together(
         &mut self,
         bufs: &[IoSlice<'_>],
         cx: &mut Context<'_>,
@@ -163,7 +163,7 @@ impl<S: IO> AsyncWrite for Buffered<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<Result<usize>> {
-        let written = self.write(buf, cx);
+        let written = self.accept(buf, cx);
         self.within(written, cx)
     }
 
@@ -172,7 +172,7 @@ impl<S: IO> AsyncWrite for Buffered<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<Result<usize>> {
-        let written = self.write_vectored(bufs, cx);
+        let written = self.accept_together(bufs, cx);
         self.within(written, cx)
     }
 
@@ -252,3 +252,74 @@ impl<S: IO> GetSocketDigest for Buffered<S> {
 }
 
 impl<S: IO> Peek for Buffered<S> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    /// What has arrived by now.
+    fn arrived(far: &mut DuplexStream) -> Vec<u8> {
+        let mut all = vec![0; 1 << 16];
+        let length = far.read(&mut all).now_or_never().map_or(0, Result::unwrap);
+        all.truncate(length);
+        all
+    }
+
+    #[tokio::test]
+    async fn small_writes_leave_together_and_nothing_is_kept_for_them() {
+        let (near, mut far) = duplex(1 << 16);
+        let mut near = Buffered::new(near);
+        near.write_all(b"header, ").await.unwrap();
+        near.write_all(b"body").await.unwrap();
+        assert_eq!(arrived(&mut far), b"");
+        near.flush().await.unwrap();
+        assert_eq!(arrived(&mut far), b"header, body");
+        assert_eq!(near.waiting.capacity(), 0);
+        near.write_all(b"the rest").await.unwrap();
+        Shutdown::shutdown(&mut near).await;
+        assert_eq!(arrived(&mut far), b"the rest");
+    }
+
+    #[tokio::test]
+    async fn pieces_that_come_together_leave_at_once_but_not_before_what_waits() {
+        let (near, mut far) = duplex(1 << 16);
+        let mut near = Buffered::new(near);
+        let pieces = [IoSlice::new(b"4\r\n"), IoSlice::new(b"data\r\n")];
+        assert_eq!(near.write_vectored(&pieces).await.unwrap(), 9);
+        assert_eq!(arrived(&mut far), b"4\r\ndata\r\n");
+        near.write_all(b"header").await.unwrap();
+        assert_eq!(near.write_vectored(&pieces).await.unwrap(), 9);
+        assert_eq!(arrived(&mut far), b"");
+        near.flush().await.unwrap();
+        assert_eq!(arrived(&mut far), b"header4\r\ndata\r\n");
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_does_not_wait() {
+        let (near, mut far) = duplex(1 << 16);
+        let mut near = Buffered::new(near);
+        near.write_all(&[1; 3000]).await.unwrap();
+        near.write_all(&[2; 3000]).await.unwrap();
+        assert_eq!(arrived(&mut far), [1; 3000]);
+        near.write_all(&[3; 5000]).await.unwrap();
+        assert_eq!(
+            arrived(&mut far),
+            [[2; 3000].as_slice(), &[3; 5000]].concat()
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_nothing_is_let_go_and_who_takes_it_slowly_is_not() {
+        let (near, mut far) = duplex(16);
+        let mut near = Buffered::new(near);
+        near.write_all(&[7; 100]).await.unwrap();
+        let mut taken = vec![0; 100];
+        let (flushed, read) = tokio::join!(near.flush(), far.read_exact(&mut taken));
+        assert_eq!((flushed.is_ok(), read.unwrap()), (true, 100));
+        near.write_all(&[7; 100]).await.unwrap();
+        let error = near.flush().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+    }
+}
