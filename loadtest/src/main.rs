@@ -31,6 +31,9 @@ mod money;
 mod open;
 mod outage;
 mod pace;
+// Used by the verbs that write pages.
+#[cfg_attr(not(test), expect(dead_code))]
+mod page;
 mod passthrough;
 mod process;
 mod provider;
