@@ -2,18 +2,23 @@
 
 use std::time::{Duration, Instant};
 
+use hdrhistogram::Histogram;
 use tokio::time::sleep;
 
-use super::books;
 use super::site::{Site, Used};
+use super::{Asked, books};
 use crate::Result;
 use crate::bench::chat;
 use crate::ledger::claims::Claims;
+use crate::load::microseconds;
 use crate::open::{OpenLoop, Outcome};
 use crate::pace::Pace;
 
 /// What is done after the last answer still counts if it is done by then.
 const AFTER_WORK: Duration = Duration::from_millis(300);
+
+/// How long a turn lasts, in seconds: a load is one or several.
+const TURN: u64 = 2;
 
 /// How often each key asks before anything is measured.
 const WARM_UP: u64 = 3;
@@ -110,56 +115,97 @@ pub struct Idle {
     pub memory: u64,
 }
 
-/// Sends at a pace with all keys in turns, and sees what that cost; nothing if Redis was late.
+/// What was seen in turns of which none was disturbed.
+struct Seen {
+    sent: u64,
+    used: Used,
+    calls: u64,
+    latency: Histogram<u64>,
+}
+
+/// Sends at a pace with all keys in turns, and sees what that cost. Turns in which Redis was late count for nothing, and are
+/// `repeated`; nothing if there are more of them than of the others.
 pub async fn load(
     site: &mut Site,
     variant: Variant,
     rate: u64,
-    seconds: u64,
-    tick: f64,
+    asked: Asked,
+    repeated: &mut u32,
     claims: &mut Claims,
 ) -> Result<Option<Row>> {
-    let pace = Pace::new(rate * 600, seconds);
-    let first = Pace::counted(rate * 600, WARM_UP * site.requests().len() as u64);
-    send(site, variant.name(), first).await?;
-    sleep(AFTER_WORK).await;
-    forget_calls(site).await?;
-    let (before, counted) = (site.used().await?, site.provider.count());
-    let outcome = send(site, variant.name(), pace).await?;
-    if late(&outcome) {
-        return Ok(None);
+    let (name, tenths) = (variant.name(), rate * 600);
+    let first = Pace::counted(tenths, WARM_UP * site.requests().len() as u64);
+    send(site, name, first).await?;
+    let mut seen = Seen {
+        sent: 0,
+        used: Used::default(),
+        calls: 0,
+        latency: microseconds()?,
+    };
+    let (mut left, mut bad) = (asked.seconds, 0);
+    while left > 0 {
+        let seconds = left.min(TURN);
+        sleep(AFTER_WORK).await;
+        if turn(site, name, Pace::new(tenths, seconds), &mut seen, claims).await? {
+            left -= seconds;
+        } else if bad > asked.seconds.div_ceil(TURN) {
+            return Ok(None);
+        } else {
+            bad += 1;
+            *repeated += 1;
+        }
     }
-    sleep(AFTER_WORK).await;
-    let used = site.used().await?.since(before);
-    let calls = function_calls(site).await?;
-    site.check()?;
-    let counted = site.provider.count() - counted;
-    let Outcome {
-        sent,
-        admitted,
-        first_other,
-        ..
-    } = &outcome;
-    claims.check(
-        admitted == sent && *sent == pace.count() && counted == *sent,
-        "Below all limits every request was answered with 200 and the provider's answer, and asked for once",
-        &format!(
-            "{admitted} of {sent}, the provider counted {counted}{}",
-            first_other.as_ref().map_or(String::new(), |first| format!("; the first other: {first}"))
-        ),
-    );
     if variant.charging() {
         books::compare(site, site.provider.count(), claims).await?;
     }
     Ok(Some(Row::new(
         variant,
         site.nodes.len(),
-        pace.per_second(),
-        &outcome,
-        used,
-        calls,
-        tick,
+        rate,
+        &seen,
+        asked.tick,
     )))
+}
+
+/// One turn; false if Redis was late in it.
+async fn turn(
+    site: &mut Site,
+    name: &'static str,
+    pace: Pace,
+    seen: &mut Seen,
+    claims: &mut Claims,
+) -> Result<bool> {
+    forget_calls(site).await?;
+    let (before, counted) = (site.used().await?, site.provider.count());
+    let outcome = send(site, name, pace).await?;
+    sleep(AFTER_WORK).await;
+    let used = site.used().await?.since(before);
+    let calls = function_calls(site).await?;
+    site.check()?;
+    if late(&outcome) {
+        return Ok(false);
+    }
+    let counted = site.provider.count() - counted;
+    let Outcome {
+        sent,
+        admitted,
+        first_other,
+        admitted_latency,
+        ..
+    } = outcome;
+    claims.check(
+        admitted == sent && sent == pace.count() && counted == sent,
+        "Below all limits every request was answered with 200 and the provider's answer, and asked for once",
+        &format!(
+            "{admitted} of {sent}, the provider counted {counted}{}",
+            first_other.map_or(String::new(), |first| format!("; the first other: {first}"))
+        ),
+    );
+    seen.sent += sent;
+    seen.used.add(used);
+    seen.calls += calls;
+    seen.latency.add(admitted_latency)?;
+    Ok(true)
 }
 
 /// Whether a gateway told that Redis had not answered it in time: on a machine that is busy otherwise, that is what has to
@@ -216,32 +262,39 @@ pub async fn function_calls(site: &mut Site) -> Result<u64> {
 }
 
 impl Row {
-    fn new(
-        variant: Variant,
-        nodes: usize,
-        rate: f64,
-        outcome: &Outcome,
-        used: Used,
-        calls: u64,
-        tick: f64,
-    ) -> Self {
-        let each = |count: u64| count as f64 / outcome.sent.max(1) as f64;
-        let [half, most] =
-            [0.5, 0.99].map(|share| outcome.admitted_latency.value_at_quantile(share));
+    fn new(variant: Variant, nodes: usize, rate: u64, seen: &Seen, tick: f64) -> Self {
+        let Seen {
+            sent: requests,
+            used,
+            calls,
+            latency,
+        } = seen;
+        let each = |count: u64| count as f64 / (*requests).max(1) as f64;
+        let Used {
+            gateways,
+            redis,
+            balancer,
+            received,
+            sent,
+            append_only,
+            journals,
+            logs,
+        } = *used;
+        let [half, most] = [0.5, 0.99].map(|share| latency.value_at_quantile(share));
         Row {
             variant,
             nodes: u16::try_from(nodes).unwrap_or(u16::MAX),
-            requests: outcome.admitted,
-            rate,
-            gateways: each(used.gateways) * tick,
-            redis: each(used.redis) * tick,
-            balancer: each(used.balancer) * tick,
-            calls: each(calls),
-            received: each(used.received),
-            sent: each(used.sent),
-            append_only: each(used.append_only),
-            journals: each(used.journals),
-            logs: each(used.logs),
+            requests: *requests,
+            rate: rate as f64,
+            gateways: each(gateways) * tick,
+            redis: each(redis) * tick,
+            balancer: each(balancer) * tick,
+            calls: each(*calls),
+            received: each(received),
+            sent: each(sent),
+            append_only: each(append_only),
+            journals: each(journals),
+            logs: each(logs),
             latency: (half, most),
         }
     }

@@ -42,7 +42,7 @@ const NODES: [u16; 3] = [1, 2, 4];
 const ACCOUNTS: u64 = 100;
 
 /// How often a part is tried.
-const TRIES: u32 = 3;
+const TRIES: u32 = 6;
 
 /// The command line.
 #[derive(Args)]
@@ -207,21 +207,26 @@ impl Scale {
 impl Run<'_> {
     /// Everything on: the tight limit, the load, and the quiet after it.
     async fn shared(&mut self, nodes: u16, quick: bool) -> Result<()> {
+        let asked = self.asked;
         let Asked {
             seconds,
             rate,
             tick,
-        } = self.asked;
-        let done = self.part(nodes, terms(Variant::All), async |site, claims| {
-            let above = if quick { 1 } else { seconds };
-            let Some(exact) = Exact::run(site, above, claims).await? else {
-                return Ok(None);
-            };
-            let row = cost::load(site, Variant::All, rate, seconds, tick, claims).await?;
-            let quiet = (seconds / 2).clamp(1, 10);
-            let idle = cost::idle(site, quiet, tick).await?;
-            Ok(row.map(|row| (exact, row, idle)))
-        });
+        } = asked;
+        let done = self.part(
+            nodes,
+            terms(Variant::All),
+            async |site, repeated, claims| {
+                let above = if quick { 1 } else { seconds };
+                let Some(exact) = Exact::run(site, above, claims).await? else {
+                    return Ok(None);
+                };
+                let row = cost::load(site, Variant::All, rate, asked, repeated, claims).await?;
+                let quiet = (seconds / 2).clamp(1, 10);
+                let idle = cost::idle(site, quiet, tick).await?;
+                Ok(row.map(|row| (exact, row, idle)))
+            },
+        );
         let (exact, row, idle) = done.await?;
         self.figures.exact.push(exact);
         self.figures.rows.push(row);
@@ -231,9 +236,9 @@ impl Run<'_> {
 
     /// One variant below all limits.
     async fn load(&mut self, nodes: u16, variant: Variant, rate: u64) -> Result<()> {
-        let Asked { seconds, tick, .. } = self.asked;
-        let done = self.part(nodes, terms(variant), async |site, claims| {
-            cost::load(site, variant, rate, seconds, tick, claims).await
+        let asked = self.asked;
+        let done = self.part(nodes, terms(variant), async |site, repeated, claims| {
+            cost::load(site, variant, rate, asked, repeated, claims).await
         });
         let row = done.await?;
         self.figures.rows.push(row);
@@ -248,7 +253,7 @@ impl Run<'_> {
             keys,
             ..terms(variant)
         };
-        let done = self.part(1, terms, async |site, claims| {
+        let done = self.part(1, terms, async |site, _, claims| {
             Keys::run(site, variant.charging(), claims).await
         });
         let keys = done.await?;
@@ -266,10 +271,8 @@ impl Run<'_> {
         let Asked { seconds, tick, .. } = self.asked;
         // Long enough for all to be open at a time.
         let seconds = seconds.max(3 + u64::from(streams) / 250);
-        let done = self.part(1, terms, async |site, claims| {
-            Streaming::run(site, streams, seconds, tick, claims)
-                .await
-                .map(Some)
+        let done = self.part(1, terms, async |site, _, claims| {
+            Streaming::run(site, streams, seconds, tick, claims).await
         });
         let streaming = done.await?;
         self.figures.streaming = Some(streaming);
@@ -281,17 +284,20 @@ impl Run<'_> {
         &mut self,
         nodes: u16,
         terms: Terms,
-        mut work: impl AsyncFnMut(&mut Site, &mut Claims) -> Result<Option<T>>,
+        mut work: impl AsyncFnMut(&mut Site, &mut u32, &mut Claims) -> Result<Option<T>>,
     ) -> Result<T> {
         for _ in 0..TRIES {
             let site = Site::start(self.program, &self.scratch, self.cores, nodes, terms);
-            if let Some(done) = work(&mut site.await?, &mut self.claims).await? {
+            let repeated = &mut self.figures.repeated;
+            if let Some(done) = work(&mut site.await?, repeated, &mut self.claims).await? {
                 return Ok(done);
             }
-            self.figures.repeated += 1;
+            *repeated += 1;
         }
+        let Terms { accounts, keys, .. } = terms;
         Err(format!(
-            "Redis was later than gateways wait for it, {TRIES} times: this machine is too busy"
+            "{nodes} gateways, {accounts} accounts with {keys} keys each: Redis was later than gateways wait for it, {TRIES} \
+             times: this machine is too busy"
         )
         .into())
     }

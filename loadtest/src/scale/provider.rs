@@ -109,4 +109,15 @@ mod tests {
         );
         Ok(())
     }
+
+    #[tokio::test]
+    async fn every_request_is_answered_and_counted_once() -> Result<()> {
+        let provider = Provider::start()?;
+        let outcome = crate::bench::load(provider.address, "any", 200, 4, 100)
+            .run()
+            .await?
+            .correct()?;
+        assert_eq!((outcome.requests, provider.count()), (100, 100));
+        Ok(())
+    }
 }

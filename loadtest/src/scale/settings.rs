@@ -121,10 +121,7 @@ plans:
     let mut accounts = String::from("accounts:\n");
     let mut keys = String::from("keys:\n");
     let mut account = |name: &str, plan: &str| {
-        let _ = writeln!(
-            accounts,
-            "  {name}: {{ plan: {plan}, balance: {balance}, projects: [default] }}"
-        );
+        let _ = writeln!(accounts, "  {name}: {{ plan: {plan}, balance: {balance} }}");
     };
     for number in 0..terms.accounts {
         account(&format!("a{number}"), "every");
@@ -137,7 +134,7 @@ plans:
         let hash = sha256(&secret(&name));
         let _ = writeln!(
             keys,
-            r#"  - {{ name: {name}, account: {account}, sha256: "{hash}", project: default }}"#
+            r#"  - {{ name: {name}, account: {account}, sha256: "{hash}" }}"#
         );
     }
     text.push_str(&accounts);

@@ -192,6 +192,28 @@ impl Site {
 }
 
 impl Used {
+    /// Adds what was used up besides.
+    pub fn add(&mut self, other: Used) {
+        let Used {
+            gateways,
+            redis,
+            balancer,
+            received,
+            sent,
+            append_only,
+            journals,
+            logs,
+        } = other;
+        self.gateways += gateways;
+        self.redis += redis;
+        self.balancer += balancer;
+        self.received += received;
+        self.sent += sent;
+        self.append_only += append_only;
+        self.journals += journals;
+        self.logs += logs;
+    }
+
     /// What has been used up since.
     pub fn since(self, before: Used) -> Used {
         let Used {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::cost::{Idle, Row, Variant};
 use super::exact::{ALLOWANCE, Exact};
-use super::held::{Keys, Streaming};
+use super::held::Keys;
 use super::plan::Costs;
 use super::{ACCOUNTS, Figures};
 use crate::Result;
@@ -78,7 +78,7 @@ impl Told<'_> {
         if *repeated > 0 {
             let _ = writeln!(
                 text,
-                "{repeated} parts were done again: the machine was busy, and Redis later than gateways wait for it (503).\n"
+                "{repeated} turns were thrown away and done again: the machine was busy, and Redis later than gateways wait for it (503).\n"
             );
         }
         let _ = writeln!(
@@ -234,6 +234,7 @@ fn today() -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::held::Streaming;
     use super::*;
 
     fn row(variant: Variant, gateways: f64) -> Row {
