@@ -47,7 +47,7 @@ impl Variant {
     pub fn name(self) -> &'static str {
         match self {
             Variant::All => "all limits, charged",
-            Variant::OneKey => "the same, one key",
+            Variant::OneKey => "all limits, charged, one key",
             Variant::Requests => "requests limited",
             Variant::Limits => "all limits",
             Variant::Billing => "charged, no limits",

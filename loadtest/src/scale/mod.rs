@@ -253,8 +253,8 @@ impl Run<'_> {
             keys,
             ..terms(variant)
         };
-        let done = self.part(1, terms, async |site, _, claims| {
-            Keys::run(site, variant.charging(), claims).await
+        let done = self.part(1, terms, async |site, repeated, claims| {
+            Keys::run(site, variant.charging(), repeated, claims).await
         });
         let keys = done.await?;
         self.figures.keys.push(keys);

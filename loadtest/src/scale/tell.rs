@@ -68,12 +68,13 @@ impl Told<'_> {
         };
         let mut text = format!(
             "{}, {}. `loadtest scale --gateway target/release/tollgate {form}`: gateways with one worker thread each, all on core {}; HAProxy, Redis (append-only file, \
-             synced each second), generator and provider on core {}. Two cores only: more gateways on the same core bring no throughput here. What counts is that a \
+             synced each second), generator and provider on core {}; files below {}. Two cores only: more gateways on the same core bring no throughput here. What counts is that a \
              request costs the same, whatever their number. Every answer was checked, and where requests were charged the ledger was the provider's count.\n\n",
             today()?,
             processor(),
             cores.proxy,
-            cores.load
+            cores.load,
+            std::env::temp_dir().display(),
         );
         if *repeated > 0 {
             let _ = writeln!(
@@ -130,7 +131,7 @@ impl Told<'_> {
         Ok(self.costs()?.tables())
     }
 
-    /// Of one gateway, which is the least that can be had; so much that more would cost more shows above.
+    /// Of one gateway at the highest rate; of Redis whatever number of gateways it cost most with.
     fn costs(&self) -> Result<Costs> {
         let Figures {
             rows,
@@ -143,14 +144,21 @@ impl Told<'_> {
                 .find(|row| row.variant == variant)
                 .ok_or_else(|| format!("nothing was measured of: {}", variant.name()))
         };
-        let (all, limits) = (row(Variant::All)?, row(Variant::Limits)?);
+        let all = row(Variant::All)?;
+        let redis = |variant| {
+            let alike = rows
+                .iter()
+                .filter(|row| row.variant == variant && row.rate >= all.rate);
+            row(variant)?;
+            Ok::<f64, String>(alike.map(|row| row.redis).fold(0.0, f64::max))
+        };
         let idle = idle.last().ok_or("nothing was measured without requests")?;
         let streaming = streaming.ok_or("no streams were measured")?;
         Ok(Costs {
             gateway: all.gateways,
-            redis_requests: row(Variant::Requests)?.redis,
-            redis_limits: limits.redis,
-            redis_all: all.redis,
+            redis_requests: redis(Variant::Requests)?,
+            redis_limits: redis(Variant::Limits)?,
+            redis_all: redis(Variant::All)?,
             network: all.received + all.sent,
             append_only: all.append_only,
             journals: all.journals,
