@@ -114,14 +114,14 @@ impl Cluster {
     ) -> Result<(Outcome, Option<u64>)> {
         let target = chat(self.front);
         let body = chat_body(MODEL, Answer::Whole);
-        let request = request(&target, &client.key, Answer::Whole, body.as_bytes()).into();
+        let request = request(&target, &client.key, Answer::Whole, body.as_bytes());
         if let Some(redis) = &mut self.redis {
             redis.forget_calls().await?;
         }
         let open = OpenLoop {
             title,
             target,
-            request,
+            requests: vec![request],
             pace,
         };
         let outcome = open.run().await?;

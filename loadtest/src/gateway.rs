@@ -102,7 +102,7 @@ impl Limits {
     }
 
     /// As settings of a plan, each with a comma behind it.
-    fn yaml(&self) -> String {
+    pub fn yaml(&self) -> String {
         let Limits {
             requests_per_minute,
             burst,

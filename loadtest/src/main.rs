@@ -1,11 +1,11 @@
 //! Measures Tollgate against a bare Pingora pass-through: `loadtest compare --gateway PATH`; and its limits,
-//! across gateways too: `loadtest limits`, `outage`, `stores`, `refusals`. Whether its charges are right whatever
+//! across gateways too: `loadtest limits`, `outage`, `stores`, `refusals`; what more of them cost: `scale`. Whether its charges are right whatever
 //! happens: `kills`, `money` and `failover`. Whether providers that fail or attack are noticed: `upstreams` and `hostile`.
 //! Whether it can be changed and crowded under load: `reload`, `upgrade`, `crowd`, `descriptors` and `clock`.
 //! The parts can be run by hand: a fake provider, the pass-through, a closed loop of requests, many streams.
 //!
 //! Reading order: [`mod@bench`] is the method, [`compare`], [`stores`] and [`refusals`] apply it; [`limits`] judges a
-//! [`cluster`], [`outage`] what it does when Redis fails. [`ledger`] compares charges with a provider's count, and
+//! [`cluster`], [`outage`] what it does when Redis fails, [`scale`] what more gateways cost. [`ledger`] compares charges with a provider's count, and
 //! [`kills`], [`money`] and [`failover`] do what must not change them; [`upstreams`] and [`hostile`] let providers fail and
 //! attack. [`steady`] is good traffic, and [`mod@reload`], [`upgrade`] and [`crowd`] do what must not harm it. [`load`],
 //! [`open`] and [`streams`] are the generators, [`provider`], [`passthrough`], [`redis`] and
@@ -31,6 +31,7 @@ mod money;
 mod open;
 mod outage;
 mod pace;
+mod page;
 mod passthrough;
 mod process;
 mod provider;
@@ -40,6 +41,7 @@ mod relay;
 mod reload;
 mod report;
 mod rng;
+mod scale;
 mod steady;
 mod stores;
 mod streams;
@@ -87,6 +89,8 @@ enum Verb {
     Outage(outage::Outage),
     /// Measure what charging costs: off, on the embedded store, on Redis, beside a bare pass-through.
     Charges(charges::Charges),
+    /// Measure 1, 2 and 4 gateways behind HAProxy on one Redis: whether a limit is exact, and what a request costs.
+    Scale(scale::Scale),
     /// Compare limits in Redis with limits in memory: processor time, throughput, calls.
     Stores(stores::Stores),
     /// Check that charges survive kill -9: a gateway is killed under load, and its ledger compared with the provider's count.
@@ -281,6 +285,10 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Charges(charges) => {
             process::pin_self(charges.cores.load)?;
             conclude(charges.out.clone(), charges.run())
+        }
+        Verb::Scale(scale) => {
+            process::pin_self(scale.cores.load)?;
+            conclude(scale.out.clone(), scale.run())
         }
         Verb::Stores(stores) => {
             process::pin_self(stores.cores.load)?;

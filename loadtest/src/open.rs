@@ -33,8 +33,8 @@ pub struct OpenLoop {
     pub title: &'static str,
     /// Where to.
     pub target: Target,
-    /// The bytes of every request.
-    pub request: Arc<[u8]>,
+    /// The bytes of the requests, which are sent in turns; at least one.
+    pub requests: Vec<Vec<u8>>,
     /// When.
     pub pace: Pace,
 }
@@ -62,7 +62,7 @@ pub struct Outcome {
 /// What all connections share.
 struct Shared {
     target: Target,
-    request: Arc<[u8]>,
+    requests: Vec<Vec<u8>>,
     pace: Pace,
     begin: Instant,
     /// A permit for each request that is due.
@@ -77,15 +77,18 @@ impl OpenLoop {
         let OpenLoop {
             title,
             target,
-            request,
+            requests,
             pace,
         } = self;
+        if requests.is_empty() {
+            return Err("an open loop without a request".into());
+        }
         let count = pace.connections();
         let connections = open(target.address, count).await?;
         let begin = Instant::now() + LEAD;
         let shared = Arc::new(Shared {
             target,
-            request,
+            requests,
             pace,
             begin,
             due: Arc::new(Semaphore::new(0)),
@@ -154,11 +157,11 @@ async fn work(shared: Arc<Shared>, connection: Connection) -> Result<()> {
     let mut answer = Vec::with_capacity(1024);
     loop {
         shared.due.acquire().await?.forget();
-        let Some(due) = shared.next() else {
+        let Some((due, request)) = shared.next() else {
             return Ok(());
         };
         let before = Instant::now();
-        let status = timeout(PATIENCE, shared.once(&mut slot, &mut answer))
+        let status = timeout(PATIENCE, shared.once(request, &mut slot, &mut answer))
             .await
             .unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}").into()));
         shared.outcome().add(due, before, status, &answer);
@@ -170,24 +173,30 @@ impl Shared {
         self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When the next request is due, which is now or was before; nothing after the last.
-    fn next(&self) -> Option<Instant> {
+    /// The next request, and when it is due, which is now or was before; nothing after the last.
+    fn next(&self) -> Option<(Instant, &[u8])> {
         let mut outcome = self.outcome();
         let number = outcome.sent;
         if number == self.pace.count() {
             return None;
         }
         outcome.sent += 1;
-        Some(self.begin + self.pace.due(number))
+        let turn = usize::try_from(number).ok()? % self.requests.len();
+        Some((self.begin + self.pace.due(number), self.requests.get(turn)?))
     }
 
     /// One request; leaves the connection in place if it can be used again.
-    async fn once(&self, slot: &mut Option<Connection>, answer: &mut Vec<u8>) -> Result<u16> {
+    async fn once(
+        &self,
+        request: &[u8],
+        slot: &mut Option<Connection>,
+        answer: &mut Vec<u8>,
+    ) -> Result<u16> {
         let mut connection = match slot.take() {
             Some(connection) => connection,
             None => Connection::open(self.target.address).await?,
         };
-        let (status, close) = connection.exchange(&self.request, answer).await?;
+        let (status, close) = connection.exchange(request, answer).await?;
         if !close {
             *slot = Some(connection);
         }

@@ -27,6 +27,14 @@ impl Pace {
         }
     }
 
+    /// So many requests.
+    pub fn counted(tenths_per_minute: u64, count: u64) -> Self {
+        Pace {
+            tenths_per_minute,
+            count,
+        }
+    }
+
     /// How many requests there are.
     pub fn count(self) -> u64 {
         self.count
@@ -82,6 +90,7 @@ mod tests {
         let pace = Pace::new(63, 600);
         assert_eq!(pace.count(), 63);
         assert_eq!(pace.due(63), Duration::from_secs(600));
+        assert_eq!(Pace::counted(63, 63), pace);
     }
 
     #[test]

@@ -246,7 +246,8 @@ impl Row {
     }
 }
 
-fn row(object: &Value) -> Result<Row> {
+/// Reads one.
+pub fn row(object: &Value) -> Result<Row> {
     let count = |field: &str| {
         let count = object[field].as_u64();
         count.ok_or_else(|| format!("usage without {field}: {object}"))
@@ -264,7 +265,8 @@ fn row(object: &Value) -> Result<Row> {
     })
 }
 
-fn money(object: &Value, field: &str) -> Result<i64> {
+/// Reads a sum of money, in micro-units.
+pub fn money(object: &Value, field: &str) -> Result<i64> {
     let sum = object[field].as_str().and_then(micros);
     sum.ok_or_else(|| format!("no money in {field}: {}", object[field]).into())
 }
