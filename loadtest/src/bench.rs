@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -181,15 +181,15 @@ impl Bench {
     /// Starts the yardstick.
     pub async fn passthrough(&self, name: &str, key: &str) -> Result<Proxy> {
         let [bind] = free_ports()?;
-        let program = std::env::current_exe()?;
+        let program = yardstick()?;
         let (here, upstream) = (bind.to_string(), self.upstream.to_string());
-        let words = ["passthrough", "--bind", &here, "--upstream", &upstream].map(OsStr::new);
+        let words = ["--bind", &here, "--upstream", &upstream].map(OsStr::new);
         let command = [&[program.as_os_str()], words.as_slice()].concat();
         self.proxy(name, &command, bind, key).await
     }
 
     /// Starts a proxy and waits for its first right answer.
-    async fn proxy(
+    pub async fn proxy(
         &self,
         name: &str,
         command: &[&OsStr],
@@ -257,6 +257,20 @@ impl Bench {
     /// Clock ticks in microseconds.
     pub fn micros(&self, ticks: u64) -> f64 {
         ticks as f64 * 1e6 / self.ticks_per_second
+    }
+}
+
+/// The bare pass-through, which cargo puts beside this program.
+fn yardstick() -> Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let file = program.with_file_name("examples").join("passthrough");
+    match file.is_file() {
+        true => Ok(file),
+        false => Err(format!(
+            "{} is missing: cargo build --release --workspace --examples --bins --locked",
+            file.display()
+        )
+        .into()),
     }
 }
 

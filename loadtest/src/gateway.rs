@@ -12,6 +12,9 @@ pub const MODEL: &str = "bench-model";
 /// The key that every request carries, unless another is given.
 pub const KEY: &str = "sk-loadtest-0123456789abcdef0123456789abcdef";
 
+/// The key that the provider is asked with.
+pub const PROVIDER_KEY: &str = "upstream-secret";
+
 /// Where the gateway keeps its limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Store {
@@ -181,7 +184,7 @@ metrics: {{ bind: "{metrics}" }}
 surfaces: [{{ mount: /v1, api: openai }}]
 store: {{ path: "{store}"{redis} }}
 providers:
-  fake: {{ api: openai, base_url: "http://{provider}/v1", keys: ["upstream-secret"] }}
+  fake: {{ api: openai, base_url: "http://{provider}/v1", keys: ["{PROVIDER_KEY}"] }}
 models:
   - id: {MODEL}
     upstreams: [{{ provider: fake, model: {MODEL} }}]

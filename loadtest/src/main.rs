@@ -2,13 +2,14 @@
 //! across gateways too: `loadtest limits`, `outage`, `stores`, `refusals`. Whether its charges are right whatever
 //! happens: `kills`, `money` and `failover`. Whether providers that fail or attack are noticed: `upstreams` and `hostile`.
 //! Whether it can be changed and crowded under load: `reload`, `upgrade`, `crowd`, `descriptors` and `clock`.
-//! The parts can be run by hand: a fake provider, the pass-through, a closed loop of requests, many streams.
+//! The parts can be run by hand: a fake provider, a closed loop of requests, many streams; the pass-through is the
+//! example `passthrough`.
 //!
 //! Reading order: [`mod@bench`] is the method, [`compare`], [`stores`] and [`refusals`] apply it; [`limits`] judges a
 //! [`cluster`], [`outage`] what it does when Redis fails. [`ledger`] compares charges with a provider's count, and
 //! [`kills`], [`money`] and [`failover`] do what must not change them; [`upstreams`] and [`hostile`] let providers fail and
 //! attack. [`steady`] is good traffic, and [`mod@reload`], [`upgrade`] and [`crowd`] do what must not harm it. [`load`],
-//! [`open`] and [`streams`] are the generators, [`provider`], [`passthrough`], [`redis`] and
+//! [`open`] and [`streams`] are the generators, [`provider`], [`peers`], [`redis`] and
 //! [`balancer`] what stands behind and beside the gateway, [`process`] the measuring, [`http`] the wire.
 
 mod balancer;
@@ -31,7 +32,7 @@ mod money;
 mod open;
 mod outage;
 mod pace;
-mod passthrough;
+mod peers;
 mod process;
 mod provider;
 mod redis;
@@ -73,8 +74,6 @@ struct Arguments {
 enum Verb {
     /// Answer every request as a fake model provider.
     Provider(Provider),
-    /// Run the yardstick: Pingora with a peer and nothing else, one worker thread.
-    Passthrough(Passthrough),
     /// Send requests in a closed loop and check every answer.
     Load(Load),
     /// Read many event streams at once and measure the delay of each event.
@@ -124,18 +123,6 @@ struct Provider {
     /// Milliseconds between events, unless the request has an x-interval-ms header.
     #[arg(long, default_value_t = 50, value_parser = value_parser!(u64).range(0..=60_000))]
     interval_ms: u64,
-    #[command(flatten)]
-    life: Life,
-}
-
-#[derive(Args)]
-struct Passthrough {
-    /// Where to listen.
-    #[arg(long, value_parser = loopback)]
-    bind: SocketAddr,
-    /// Where to pass requests on to.
-    #[arg(long, value_parser = loopback)]
-    upstream: SocketAddr,
     #[command(flatten)]
     life: Life,
 }
@@ -208,14 +195,6 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb) -> Result<ExitCode> {
     match verb {
-        Verb::Passthrough(Passthrough {
-            bind,
-            upstream,
-            life,
-        }) => {
-            life.begin();
-            passthrough::serve(bind, upstream)
-        }
         Verb::Provider(Provider {
             bind,
             events,
