@@ -29,8 +29,8 @@ check:
 	cargo fmt --all --check
 # Lints, of the tests too; a warning is an error.
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-# The documentation builds without a warning. `--examples`, of which there are none, makes cargo take
-# the features of the step before, so that no dependency is checked twice.
+# The documentation builds without a warning. `--examples` makes cargo take the features of the step before, so that
+# no dependency is checked twice.
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --lib --bin loadtest --examples
 # Licences, sources and bans of deny.toml. Advisories need a database from the network: not here.
 	@if cargo deny --version >/dev/null 2>&1; then \
@@ -42,7 +42,9 @@ check:
 
 # Processor time a request, memory and streams, beside a bare Pingora pass-through.
 bench:
-	@tests/prepare.sh build
+	@tests/prepare.sh bench
+# The yardstick apart: an example is built with what tests need, and the gateway would be too.
+	cargo build --release --package loadtest --example passthrough --locked
 	cargo build --release --workspace --locked
 	"$${CARGO_TARGET_DIR:-target}"/release/loadtest compare --gateway "$${CARGO_TARGET_DIR:-target}"/release/tollgate --streams
 
@@ -55,6 +57,7 @@ soak: loadtest = "$${CARGO_TARGET_DIR:-target}"/release/loadtest
 soak: gateway = --gateway "$${CARGO_TARGET_DIR:-target}"/release/tollgate
 soak:
 	@tests/prepare.sh soak
+	cargo build --release --package loadtest --example passthrough --locked
 	cargo build --release --workspace --locked
 	$(loadtest) limits $(gateway) --nodes 2 --seconds 120
 	$(loadtest) limits $(gateway) --nodes 3 --seconds 120

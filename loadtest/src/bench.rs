@@ -16,6 +16,8 @@ use crate::process::{Memory, Process, Scratch, free_ports, ticks_per_second};
 use crate::provider::ANSWER;
 use crate::redis::Redis;
 use crate::target::{Answer, Target, chat_body, request};
+use crate::wire::Wire;
+use crate::wire::tls::Certificate;
 
 /// How long a program may take until its first right answer.
 const START: Duration = Duration::from_secs(20);
@@ -129,7 +131,19 @@ impl Bench {
         redis: Option<Shared>,
         clients: &[Client],
     ) -> Result<Proxy> {
-        self.serve(name, program, redis, clients, false).await
+        self.serve(Wire::Plain, name, program, redis, clients, false)
+            .await
+    }
+
+    /// The same, over a wire: it listens with TLS unless that is plain.
+    pub async fn gateway_over(
+        &self,
+        wire: Wire,
+        name: &str,
+        program: &Path,
+        clients: &[Client],
+    ) -> Result<Proxy> {
+        self.serve(wire, name, program, None, clients, false).await
     }
 
     /// The same, and every request is charged.
@@ -140,11 +154,13 @@ impl Bench {
         redis: Option<Shared>,
         clients: &[Client],
     ) -> Result<Proxy> {
-        self.serve(name, program, redis, clients, true).await
+        self.serve(Wire::Plain, name, program, redis, clients, true)
+            .await
     }
 
     async fn serve(
         &self,
+        wire: Wire,
         name: &str,
         program: &Path,
         redis: Option<Shared>,
@@ -155,8 +171,10 @@ impl Bench {
         let first = clients.first().ok_or("a gateway without a client")?;
         let file = self.scratch.path().join(format!("{}.yaml", bind.port()));
         let store = self.scratch.path().join(format!("store-{}", bind.port()));
+        let certificate = self.certificate(wire)?;
         let settings = Settings {
             bind,
+            certificate: certificate.as_ref(),
             metrics,
             provider: self.upstream,
             store: &store,
@@ -171,7 +189,7 @@ impl Bench {
             "--config".as_ref(),
             file.as_ref(),
         ];
-        let proxy = self.proxy(name, &command, bind, &first.key).await?;
+        let proxy = self.proxy(wire, name, &command, bind, &first.key).await?;
         Ok(Proxy {
             metrics: Some(metrics),
             ..proxy
@@ -180,17 +198,36 @@ impl Bench {
 
     /// Starts the yardstick.
     pub async fn passthrough(&self, name: &str, key: &str) -> Result<Proxy> {
+        self.passthrough_over(Wire::Plain, name, key).await
+    }
+
+    /// The same, over a wire: it listens with TLS unless that is plain.
+    pub async fn passthrough_over(&self, wire: Wire, name: &str, key: &str) -> Result<Proxy> {
         let [bind] = free_ports()?;
         let program = yardstick()?;
         let (here, upstream) = (bind.to_string(), self.upstream.to_string());
         let words = ["--bind", &here, "--upstream", &upstream].map(OsStr::new);
-        let command = [&[program.as_os_str()], words.as_slice()].concat();
-        self.proxy(name, &command, bind, key).await
+        let certificate = self.certificate(wire)?;
+        let mut command = [&[program.as_os_str()], words.as_slice()].concat();
+        if let Some(files) = &certificate {
+            command.extend(["--certificate".as_ref(), files.certificate.as_os_str()]);
+            command.extend(["--private-key".as_ref(), files.private_key.as_os_str()]);
+        }
+        self.proxy(wire, name, &command, bind, key).await
+    }
+
+    /// What a server over this wire needs.
+    fn certificate(&self, wire: Wire) -> Result<Option<Certificate>> {
+        match wire {
+            Wire::Plain => Ok(None),
+            Wire::Tls | Wire::Http2 => Certificate::make(self.scratch.path()).map(Some),
+        }
     }
 
     /// Starts a proxy and waits for its first right answer.
     pub async fn proxy(
         &self,
+        wire: Wire,
         name: &str,
         command: &[&OsStr],
         address: SocketAddr,
@@ -204,7 +241,10 @@ impl Bench {
         open(&mut process, address)
             .await
             .map_err(|error| format!("{name}: {error}"))?;
-        let load = load(address, key, 200, 1, 1);
+        let load = Load {
+            wire,
+            ..load(address, key, 200, 1, 1)
+        };
         let first = loop {
             match load.run().await?.correct() {
                 Ok(_) => break Ok(begin.elapsed()),
@@ -267,7 +307,7 @@ fn yardstick() -> Result<PathBuf> {
     match file.is_file() {
         true => Ok(file),
         false => Err(format!(
-            "{} is missing: cargo build --release --workspace --examples --bins --locked",
+            "{} is missing: cargo build --release --package loadtest --example passthrough --locked",
             file.display()
         )
         .into()),
@@ -289,6 +329,7 @@ pub fn load(address: SocketAddr, key: &str, expect: u16, connections: u64, reque
     let request = request(&target, key, Answer::Whole, body.as_bytes()).into();
     Load {
         target,
+        wire: Wire::Plain,
         request,
         connections,
         until: Until::Requests(requests),

@@ -15,6 +15,7 @@ use crate::pace::Pace;
 use crate::process::{Process, free_ports, processor};
 use crate::redis::Redis;
 use crate::target::{Answer, chat_body, request};
+use crate::wire::Wire;
 
 /// What a gateway does after its last answer still counts as calls of the run if it is done by then.
 const AFTER_WORK: Duration = Duration::from_secs(1);
@@ -121,6 +122,7 @@ impl Cluster {
         let open = OpenLoop {
             title,
             target,
+            wire: Wire::Plain,
             request,
             pace,
         };

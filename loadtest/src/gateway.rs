@@ -6,6 +6,8 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use crate::wire::tls::Certificate;
+
 /// The model that every request asks for.
 pub const MODEL: &str = "bench-model";
 
@@ -139,6 +141,8 @@ impl Client {
 pub struct Settings<'a> {
     /// Where it listens.
     pub bind: SocketAddr,
+    /// With TLS, and HTTP/2 by ALPN, if there is one.
+    pub certificate: Option<&'a Certificate>,
     /// Where it shows its metrics.
     pub metrics: SocketAddr,
     /// The fake provider.
@@ -158,6 +162,7 @@ impl Settings<'_> {
     pub fn yaml(&self) -> String {
         let Settings {
             bind,
+            certificate,
             metrics,
             provider,
             store,
@@ -166,6 +171,17 @@ impl Settings<'_> {
             clients,
         } = self;
         let store = store.display();
+        let tls = match certificate {
+            Some(Certificate {
+                certificate,
+                private_key,
+            }) => format!(
+                r#", tls: {{ cert: "{}", key: "{}" }}"#,
+                certificate.display(),
+                private_key.display()
+            ),
+            None => String::new(),
+        };
         let mode = if *charging { "enforce" } else { "off" };
         let redis = match redis {
             Some(Shared { redis, when_away }) => {
@@ -179,7 +195,7 @@ impl Settings<'_> {
         let mut text = format!(
             r#"version: 1
 threads: 1
-listeners: [{{ bind: "{bind}" }}]
+listeners: [{{ bind: "{bind}"{tls} }}]
 metrics: {{ bind: "{metrics}" }}
 surfaces: [{{ mount: /v1, api: openai }}]
 store: {{ path: "{store}"{redis} }}

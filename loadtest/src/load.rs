@@ -9,8 +9,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::Result;
-use crate::connection::Connection;
 use crate::target::Target;
+use crate::wire::{Way, Wire};
 
 /// Errors after which a connection gives up.
 const MOST_ERRORS: u64 = 10;
@@ -23,6 +23,8 @@ const LONGEST_US: u64 = 60_000_000;
 pub struct Load {
     /// Where to.
     pub target: Target,
+    /// What requests go over.
+    pub wire: Wire,
     /// The bytes of every request.
     pub request: Arc<[u8]>,
     /// How many connections send at a time.
@@ -143,10 +145,10 @@ impl Load {
     }
 
     /// One request on a connection, opened if there is none; leaves it in place if it can be used again.
-    async fn once(&self, slot: &mut Option<Connection>, answer: &mut Vec<u8>) -> Result<()> {
+    async fn once(&self, slot: &mut Option<Way>, answer: &mut Vec<u8>) -> Result<()> {
         let mut connection = match slot.take() {
             Some(connection) => connection,
-            None => Connection::open(self.target.address).await?,
+            None => Way::open(self.wire, self.target.address).await?,
         };
         let (status, close) = connection.exchange(&self.request, answer).await?;
         if !close {

@@ -10,7 +10,7 @@
 //! [`kills`], [`money`] and [`failover`] do what must not change them; [`upstreams`] and [`hostile`] let providers fail and
 //! attack. [`steady`] is good traffic, and [`mod@reload`], [`upgrade`] and [`crowd`] do what must not harm it. [`load`],
 //! [`open`] and [`streams`] are the generators, [`provider`], [`peers`], [`redis`] and
-//! [`balancer`] what stands behind and beside the gateway, [`process`] the measuring, [`http`] the wire.
+//! [`balancer`] what stands behind and beside the gateway, [`process`] and [`watch`] the measuring, [`http`] and [`mod@wire`] the wire.
 
 mod balancer;
 mod bench;
@@ -47,6 +47,8 @@ mod streams;
 mod target;
 mod upgrade;
 mod upstreams;
+mod watch;
+mod wire;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -56,8 +58,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, value_parser};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::pace::Pace;
 use crate::report::Report;
 use crate::target::{Answer, Target, chat_body, loopback, request};
+use crate::wire::Wire;
 
 /// Any failure; the words are for a person.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -74,8 +78,10 @@ struct Arguments {
 enum Verb {
     /// Answer every request as a fake model provider.
     Provider(Provider),
-    /// Send requests in a closed loop and check every answer.
+    /// Send requests in a closed loop, or in an open one with --rate, and check every answer.
     Load(Load),
+    /// Watch the processor time and the memory of a process.
+    Watch(watch::Watch),
     /// Read many event streams at once and measure the delay of each event.
     Streams(Streams),
     /// Compare the gateway with the yardstick: processor time a request, memory, streams.
@@ -117,12 +123,12 @@ struct Provider {
     /// Where to listen.
     #[arg(long, value_parser = loopback)]
     bind: SocketAddr,
-    /// Events of a stream, unless the request has an x-events header.
-    #[arg(long, default_value_t = 20, value_parser = value_parser!(u64).range(0..=1_000_000))]
-    events: u64,
-    /// Milliseconds between events, unless the request has an x-interval-ms header.
-    #[arg(long, default_value_t = 50, value_parser = value_parser!(u64).range(0..=60_000))]
-    interval_ms: u64,
+    /// What is done where a request's headers do not say otherwise: x-events, x-latency and so on.
+    #[command(flatten)]
+    script: provider::Script,
+    /// What chance is made of: the same again with the same seed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     #[command(flatten)]
     life: Life,
 }
@@ -151,7 +157,14 @@ struct Aim {
 struct Load {
     #[command(flatten)]
     aim: Aim,
-    /// Connections that send at a time.
+    /// What the requests go over.
+    #[arg(long, value_enum, default_value_t = Wire::Plain)]
+    wire: Wire,
+    /// An open loop: so many requests a second, whatever becomes of those before, timed from when each was due. A 429 is
+    /// counted apart.
+    #[arg(long, requires = "seconds", conflicts_with_all = ["connections", "expect"], value_parser = value_parser!(u64).range(1..=100_000))]
+    rate: Option<u64>,
+    /// Connections that send at a time; with HTTP/2, streams.
     #[arg(long, default_value_t = 32, value_parser = value_parser!(u64).range(1..=10_000))]
     connections: u64,
     /// Stop after so many requests.
@@ -197,25 +210,20 @@ fn run(verb: Verb) -> Result<ExitCode> {
     match verb {
         Verb::Provider(Provider {
             bind,
-            events,
-            interval_ms,
+            script,
+            seed,
             life,
         }) => {
             life.begin();
-            runtime()?.block_on(provider::serve(
-                bind,
-                provider::Pace {
-                    events,
-                    interval_ms,
-                },
-            ))?;
+            runtime()?.block_on(provider::serve(bind, script, seed))?;
             Ok(ExitCode::SUCCESS)
         }
         Verb::Load(arguments) => {
-            let outcome = runtime()?.block_on(arguments.plan()?.run())?;
-            print!("{}", report::load(&outcome));
-            Ok(ExitCode::from(u8::from(outcome.errors > 0)))
+            let (text, wrong) = runtime()?.block_on(arguments.run())?;
+            print!("{text}");
+            Ok(ExitCode::from(u8::from(wrong > 0)))
         }
+        Verb::Watch(watch) => conclude(None, watch.run()),
         Verb::Streams(Streams {
             aim,
             streams,
@@ -313,9 +321,12 @@ impl Life {
 }
 
 impl Load {
-    fn plan(self) -> Result<load::Load> {
+    /// Runs one of the loops; returns what it came to, and how many answers were wrong.
+    async fn run(self) -> Result<(String, u64)> {
         let Load {
             aim,
+            wire,
+            rate,
             connections,
             requests,
             seconds,
@@ -327,24 +338,37 @@ impl Load {
             key,
             model,
         } = aim;
-        let until = match (requests, seconds) {
-            (Some(count), _) => load::Until::Requests(count),
-            (None, Some(seconds)) => load::Until::Time(Duration::from_secs(seconds)),
-            (None, None) => return Err("either --requests or --seconds".into()),
-        };
         let body = match body {
             Some(file) => std::fs::read(file)?,
             None => chat_body(&model, Answer::Whole).into_bytes(),
         };
         let request = request(&target, &key, Answer::Whole, &body).into();
-        let answer = (expect == 200).then_some(provider::ANSWER);
-        Ok(load::Load {
+        let until = match (requests, seconds, rate) {
+            (None, Some(seconds), Some(rate)) => {
+                let open = open::OpenLoop {
+                    title: "load",
+                    target,
+                    wire,
+                    request,
+                    pace: Pace::new(rate * 600, seconds),
+                };
+                let outcome = open.run().await?;
+                return Ok((report::open(&outcome), outcome.other));
+            }
+            (Some(count), None, None) => load::Until::Requests(count),
+            (None, Some(seconds), None) => load::Until::Time(Duration::from_secs(seconds)),
+            _ => return Err("either --requests or --seconds".into()),
+        };
+        let load = load::Load {
             target,
+            wire,
             request,
             connections,
             until,
             expect,
-            answer,
-        })
+            answer: (expect == 200).then_some(provider::ANSWER),
+        };
+        let outcome = load.run().await?;
+        Ok((report::load(&outcome), outcome.errors))
     }
 }

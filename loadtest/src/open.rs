@@ -2,7 +2,6 @@
 //! connection is late, and its latency says so: it is timed from the moment at which the request was due.
 
 use std::io::IsTerminal;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -12,11 +11,11 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::Result;
-use crate::connection::Connection;
 use crate::load::microseconds;
 use crate::pace::Pace;
 use crate::provider::ANSWER;
 use crate::target::Target;
+use crate::wire::{Way, Wire};
 
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -33,6 +32,8 @@ pub struct OpenLoop {
     pub title: &'static str,
     /// Where to.
     pub target: Target,
+    /// What requests go over.
+    pub wire: Wire,
     /// The bytes of every request.
     pub request: Arc<[u8]>,
     /// When.
@@ -62,6 +63,7 @@ pub struct Outcome {
 /// What all connections share.
 struct Shared {
     target: Target,
+    wire: Wire,
     request: Arc<[u8]>,
     pace: Pace,
     begin: Instant,
@@ -77,14 +79,16 @@ impl OpenLoop {
         let OpenLoop {
             title,
             target,
+            wire,
             request,
             pace,
         } = self;
         let count = pace.connections();
-        let connections = open(target.address, count).await?;
+        let connections = open(wire, &target, count).await?;
         let begin = Instant::now() + LEAD;
         let shared = Arc::new(Shared {
             target,
+            wire,
             request,
             pace,
             begin,
@@ -119,11 +123,12 @@ impl OpenLoop {
 }
 
 /// Opens the connections ahead, so that no request waits for one.
-async fn open(address: SocketAddr, count: u64) -> Result<Vec<Connection>> {
+async fn open(wire: Wire, target: &Target, count: u64) -> Result<Vec<Way>> {
+    let address = target.address;
     let opening = async {
         let mut connections = Vec::new();
         for _ in 0..count {
-            connections.push(Connection::open(address).await?);
+            connections.push(Way::open(wire, address).await?);
         }
         Ok(connections)
     };
@@ -149,7 +154,7 @@ fn tick(due: &Weak<Semaphore>, pace: Pace, begin: Instant, connections: u64) {
 }
 
 /// What one connection does; a broken one is opened anew for the next request.
-async fn work(shared: Arc<Shared>, connection: Connection) -> Result<()> {
+async fn work(shared: Arc<Shared>, connection: Way) -> Result<()> {
     let mut slot = Some(connection);
     let mut answer = Vec::with_capacity(1024);
     loop {
@@ -182,10 +187,10 @@ impl Shared {
     }
 
     /// One request; leaves the connection in place if it can be used again.
-    async fn once(&self, slot: &mut Option<Connection>, answer: &mut Vec<u8>) -> Result<u16> {
+    async fn once(&self, slot: &mut Option<Way>, answer: &mut Vec<u8>) -> Result<u16> {
         let mut connection = match slot.take() {
             Some(connection) => connection,
-            None => Connection::open(self.target.address).await?,
+            None => Way::open(self.wire, self.target.address).await?,
         };
         let (status, close) = connection.exchange(&self.request, answer).await?;
         if !close {

@@ -135,8 +135,7 @@ impl Process {
 
     /// User and system time of all threads so far, in clock ticks.
     pub fn ticks(&self) -> Result<u64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        Ok(ticks_of(&stat).ok_or("unreadable /proc/PID/stat")?)
+        ticks_of(self.child.id())
     }
 
     /// What it holds in memory now.
@@ -157,6 +156,12 @@ pub fn signal(id: u32, name: &str) -> Result<()> {
         true => Ok(()),
         false => Err(format!("cannot send {name} to process {id}: {status}").into()),
     }
+}
+
+/// User and system time of all threads of a process so far, in clock ticks.
+pub fn ticks_of(id: u32) -> Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
+    Ok(ticks_in(&stat).ok_or("unreadable /proc/PID/stat")?)
 }
 
 /// What a process holds in memory now.
@@ -213,7 +218,7 @@ impl Drop for Process {
 }
 
 /// utime + stime: fields 14 and 15, counted after the name, which may hold anything.
-fn ticks_of(stat: &str) -> Option<u64> {
+fn ticks_in(stat: &str) -> Option<u64> {
     let mut fields = stat
         .get(stat.rfind(')')? + 1..)?
         .split_ascii_whitespace()
@@ -303,8 +308,8 @@ mod tests {
     #[test]
     fn ticks_are_found_behind_a_strange_name() {
         let stat = "42 (a) b (c) S 1 42 42 0 -1 4194304 100 0 0 0 130 70 5 5 20 0 1 0 100 0 0";
-        assert_eq!(ticks_of(stat), Some(200));
-        assert_eq!(ticks_of("42 (a"), None);
+        assert_eq!(ticks_in(stat), Some(200));
+        assert_eq!(ticks_in("42 (a"), None);
     }
 
     #[test]

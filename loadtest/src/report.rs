@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::load;
+use crate::open;
 use crate::process::Memory;
 use crate::streams;
 
@@ -188,6 +189,36 @@ pub fn load(outcome: &load::Outcome) -> String {
     );
     if let Some(error) = first_error {
         let _ = writeln!(text, "first error: {error}");
+    }
+    text
+}
+
+/// The table that `load --rate` prints.
+pub fn open(outcome: &open::Outcome) -> String {
+    let mut text = String::from(
+        "| answer | requests | p50, µs | p90 | p99 | p99.9 | max |\n| --- | --- | --- | --- | --- | --- | --- |\n",
+    );
+    let rows = [
+        ("200", outcome.admitted, &outcome.admitted_latency),
+        ("429", outcome.refused, &outcome.refused_latency),
+    ];
+    for (name, count, latency) in rows.iter().filter(|(_, count, _)| *count > 0) {
+        let quantiles = [0.5, 0.9, 0.99, 0.999].map(|at| latency.value_at_quantile(at));
+        let _ = write!(text, "| {name} | {count} |");
+        for value in quantiles {
+            let _ = write!(text, " {value} |");
+        }
+        let _ = writeln!(text, " {} |", latency.max());
+    }
+    let _ = writeln!(
+        text,
+        "\nopen loop, timed from when each was due: sent {}  others {}  seconds {:.2}",
+        outcome.sent,
+        outcome.other,
+        outcome.elapsed().as_secs_f64(),
+    );
+    if let Some(error) = &outcome.first_other {
+        let _ = writeln!(text, "first of the others: {error}");
     }
     text
 }

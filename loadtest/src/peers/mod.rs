@@ -12,6 +12,7 @@ use crate::Result;
 use crate::bench::{Bench, Proxy};
 use crate::gateway::{KEY, MODEL, PROVIDER_KEY};
 use crate::process::{find_program, free_ports};
+use crate::wire::Wire;
 use template::fill;
 
 /// Where `tests/prepare.sh bench` puts Envoy, below the directory that cargo builds in.
@@ -157,35 +158,39 @@ impl Settings<'_> {
                 ("upstream-port", &upstream_port),
             ],
         };
-        let mut credentials = String::new();
+        let lines = self.lines(peer);
         let mut map = None;
         if work == Work::Keyed {
             values.push(("provider-key", PROVIDER_KEY));
-            let line = |key, number| match peer {
-                Peer::Nginx => format!("\"Bearer {key}\" client-{number};\n"),
-                Peer::Haproxy => format!("{key} client-{number}\n"),
-                Peer::Envoy => {
-                    format!("              - {{ key: \"{key}\", client: client-{number} }}\n")
-                }
-            };
-            let mut lines = String::new();
-            for (number, key) in keys.iter().enumerate() {
-                let _ = lines.write_str(&line(key, number));
-            }
             match peer {
                 Peer::Envoy => {
-                    credentials = lines;
-                    values.push(("credentials", credentials.trim_end()));
+                    values.push(("credentials", lines.trim_end()));
                     values.push(("model", MODEL));
                 }
                 Peer::Haproxy => {
                     values.push(("directory", directory));
-                    map = Some(lines);
+                    map = Some(lines.clone());
                 }
-                Peer::Nginx => map = Some(lines),
+                Peer::Nginx => map = Some(lines.clone()),
             }
         }
         Ok((fill(peer.template(work), &values)?, map))
+    }
+
+    /// Each key with the name of its client.
+    fn lines(&self, peer: Peer) -> String {
+        let mut lines = String::new();
+        for (number, key) in self.keys.iter().enumerate() {
+            let _ = match peer {
+                Peer::Nginx => writeln!(lines, "\"Bearer {key}\" client-{number};"),
+                Peer::Haproxy => writeln!(lines, "{key} client-{number}"),
+                Peer::Envoy => writeln!(
+                    lines,
+                    "              - {{ key: \"{key}\", client: client-{number} }}"
+                ),
+            };
+        }
+        lines
     }
 }
 
@@ -223,7 +228,8 @@ impl Bench {
         let arguments = peer.arguments(&directory, &file);
         let mut command = vec![program.as_os_str()];
         command.extend(arguments.iter().map(OsString::as_os_str));
-        self.proxy(peer.name(), &command, bind, first).await
+        self.proxy(Wire::Plain, peer.name(), &command, bind, first)
+            .await
     }
 }
 
