@@ -143,7 +143,8 @@ async fn header_and_body_reach_a_plain_provider_together() {
             let text = String::from_utf8_lossy(&first[..length]).into_owned();
             let (_, body) = text.split_once("\r\n\r\n").unwrap();
             assert!(serde_json::from_str::<Value>(body).is_ok(), "{text}");
-            let answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+            let answer =
+                b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
             stream.write_all(answer).await.unwrap();
         }
     });

@@ -83,7 +83,7 @@ impl Peer {
     }
 
     /// What it is started with.
-    fn arguments(self, directory: &Path, settings: &Path) -> Vec<OsString> {
+    pub fn arguments(self, directory: &Path, settings: &Path) -> Vec<OsString> {
         let words: &[&OsStr] = match self {
             // Relative names are relative to the directory; nothing is logged where the package says.
             Peer::Nginx => &[
