@@ -168,7 +168,7 @@ struct Load {
     #[arg(long, default_value_t = 32, value_parser = value_parser!(u64).range(1..=10_000))]
     connections: u64,
     /// Stop after so many requests.
-    #[arg(long, conflicts_with = "seconds", required_unless_present = "seconds", value_parser = value_parser!(u64).range(1..=100_000_000))]
+    #[arg(long, conflicts_with = "seconds", required_unless_present_any = ["seconds", "rate"], value_parser = value_parser!(u64).range(1..=100_000_000))]
     requests: Option<u64>,
     /// Stop after so many seconds.
     #[arg(long, value_parser = value_parser!(u64).range(1..=3_600))]
