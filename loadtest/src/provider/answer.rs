@@ -47,7 +47,7 @@ const RESPONSE: &[u8] = concat!(
 pub const SMALLEST: u64 = (opening!().len() + closing!().len()) as u64;
 
 /// The content of large answers, in pieces.
-const CONTENT: [u8; 64 * 1024] = [b'w'; 64 * 1024];
+static CONTENT: [u8; 64 * 1024] = [b'w'; 64 * 1024];
 
 const STREAM_HEAD: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n";
