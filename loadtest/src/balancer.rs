@@ -1,40 +1,80 @@
 //! What stands in front of several gateways: HAProxy, or nginx where HAProxy is missing. Each request goes to the
-//! next node, over connections that are kept.
+//! next node, over connections that are kept. The settings are in `loadtest/peers/`.
 
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::Result;
-use crate::process::{Process, Scratch, find_program};
+use crate::peers::Peer;
+use crate::peers::template::fill;
+use crate::process::{Process, Scratch};
 
 /// A balancer's program.
-pub enum Balancer {
-    /// HAProxy.
-    Haproxy(PathBuf),
-    /// nginx.
-    Nginx(PathBuf),
+pub struct Balancer {
+    kind: Kind,
+    program: PathBuf,
+}
+
+/// Which of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Haproxy,
+    Nginx,
+}
+
+impl Kind {
+    fn peer(self) -> Peer {
+        match self {
+            Kind::Haproxy => Peer::Haproxy,
+            Kind::Nginx => Peer::Nginx,
+        }
+    }
+
+    /// Its settings.
+    fn text(
+        self,
+        bind: SocketAddr,
+        nodes: &[SocketAddr],
+        directory: &Path,
+    ) -> std::result::Result<String, String> {
+        let mut servers = String::new();
+        for (number, node) in nodes.iter().enumerate() {
+            let number = number + 1;
+            let _ = match self {
+                Kind::Haproxy => writeln!(servers, "    server node-{number} {node}"),
+                Kind::Nginx => writeln!(servers, "        server {node} max_fails=0;"),
+            };
+        }
+        let bind = bind.to_string();
+        let directory = directory.to_str().ok_or("a directory that is no text")?;
+        let (bind, servers) = (("bind", bind.as_str()), ("servers", servers.trim_end()));
+        match self {
+            Kind::Haproxy => fill(
+                include_str!("../peers/haproxy-balancer.cfg"),
+                &[bind, servers],
+            ),
+            Kind::Nginx => fill(
+                include_str!("../peers/nginx-balancer.conf"),
+                &[bind, servers, ("directory", directory)],
+            ),
+        }
+    }
 }
 
 impl Balancer {
     /// The one that is installed.
     pub fn find() -> Result<Self> {
-        find_program("haproxy", "haproxy")
-            .map(Balancer::Haproxy)
-            .or_else(|missing| {
-                find_program("nginx", "nginx")
-                    .map(Balancer::Nginx)
-                    .map_err(|_| format!("{missing} (nginx would do, and is missing too)").into())
-            })
+        let find = |kind: Kind| kind.peer().find().map(|program| Balancer { kind, program });
+        Ok(find(Kind::Haproxy).or_else(|missing| {
+            find(Kind::Nginx).map_err(|_| format!("{missing} (nginx would do, and is missing too)"))
+        })?)
     }
 
     /// What it is called.
     pub fn name(&self) -> &'static str {
-        match self {
-            Balancer::Haproxy(_) => "HAProxy",
-            Balancer::Nginx(_) => "nginx",
-        }
+        self.kind.peer().name()
     }
 
     /// Starts it; whether it listens yet is for the caller to see.
@@ -44,96 +84,32 @@ impl Balancer {
         bind: SocketAddr,
         nodes: &[SocketAddr],
     ) -> Result<Process> {
-        let (program, text): (&Path, String) = match self {
-            Balancer::Haproxy(program) => (program, haproxy(bind, nodes)),
-            Balancer::Nginx(program) => (program, nginx(bind, nodes, scratch.path())),
-        };
         let file = scratch.path().join("balancer.conf");
-        std::fs::write(&file, text)?;
-        let words: &[&OsStr] = match self {
-            // In the foreground, without the start-up notices.
-            Balancer::Haproxy(_) => &["-db".as_ref(), "-q".as_ref(), "-f".as_ref()],
-            Balancer::Nginx(_) => &[
-                "-p".as_ref(),
-                scratch.path().as_ref(),
-                "-e".as_ref(),
-                "stderr".as_ref(),
-                "-c".as_ref(),
-            ],
-        };
-        let command = [&[program.as_os_str()], words, &[file.as_os_str()]].concat();
+        std::fs::write(&file, self.kind.text(bind, nodes, scratch.path())?)?;
+        let arguments = self.kind.peer().arguments(scratch.path(), &file);
+        let mut command = vec![self.program.as_os_str()];
+        command.extend(arguments.iter().map(OsString::as_os_str));
         Process::start("balancer", None, scratch, &command)
     }
 }
 
-/// No retries and no health checks: an answer that a node fails to give is to be seen. The times are longer than
-/// any run, so that no connection is closed for being idle.
-fn haproxy(bind: SocketAddr, nodes: &[SocketAddr]) -> String {
-    let mut text = format!(
-        "global
-    maxconn 4000
-    nbthread 1
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
 
-defaults
-    mode http
-    retries 0
-    timeout connect 5s
-    timeout queue 5s
-    timeout client 2h
-    timeout http-keep-alive 2h
-    timeout server 60s
-    http-reuse always
+    use super::*;
 
-frontend front
-    bind {bind}
-    default_backend nodes
-
-backend nodes
-    balance roundrobin
-"
-    );
-    for (number, node) in nodes.iter().enumerate() {
-        let _ = writeln!(text, "    server node-{} {node}", number + 1);
+    #[test]
+    fn every_node_has_its_line() -> Result<()> {
+        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        for (kind, line) in [
+            (Kind::Haproxy, "\n    server node-2 127.0.0.1:3\n"),
+            (Kind::Nginx, "\n        server 127.0.0.1:3 max_fails=0;\n"),
+        ] {
+            let text = kind.text(at(1), &[at(2), at(3)], Path::new("/scratch"))?;
+            assert!(text.contains(line), "{text}");
+            assert_eq!(text.matches(":2").count(), 1, "{text}");
+        }
+        Ok(())
     }
-    text
-}
-
-/// One process: with workers, a killed master would leave them behind.
-fn nginx(bind: SocketAddr, nodes: &[SocketAddr], directory: &Path) -> String {
-    let directory = directory.display();
-    let mut servers = String::new();
-    for node in nodes {
-        let _ = writeln!(servers, "        server {node} max_fails=0;");
-    }
-    format!(
-        r#"daemon off;
-master_process off;
-pid "{directory}/balancer.pid";
-error_log stderr;
-events {{ worker_connections 4000; }}
-http {{
-    access_log off;
-    client_body_temp_path "{directory}/nginx-body";
-    proxy_temp_path "{directory}/nginx-proxy";
-    fastcgi_temp_path "{directory}/nginx-fastcgi";
-    uwsgi_temp_path "{directory}/nginx-uwsgi";
-    scgi_temp_path "{directory}/nginx-scgi";
-    keepalive_timeout 2h;
-    keepalive_requests 1000000000;
-    upstream nodes {{
-{servers}        keepalive 512;
-        keepalive_requests 1000000000;
-    }}
-    server {{
-        listen {bind};
-        location / {{
-            proxy_pass http://nodes;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_next_upstream off;
-        }}
-    }}
-}}
-"#
-    )
 }

@@ -1,5 +1,6 @@
 //! Several gateways that share a Redis, with a balancer in front; or one, alone.
 
+use crate::load::Requests;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use crate::pace::Pace;
 use crate::process::{Process, free_ports, processor};
 use crate::redis::Redis;
 use crate::target::{Answer, chat_body, request};
+use crate::wire::Wire;
 
 /// What a gateway does after its last answer still counts as calls of the run if it is done by then.
 const AFTER_WORK: Duration = Duration::from_secs(1);
@@ -121,7 +123,8 @@ impl Cluster {
         let open = OpenLoop {
             title,
             target,
-            requests: vec![request],
+            wire: Wire::Plain,
+            requests: Requests::one(request),
             pace,
         };
         let outcome = open.run().await?;

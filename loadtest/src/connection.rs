@@ -1,8 +1,8 @@
-//! One client connection: sends prebuilt bytes, reads answers into a buffer that is never reallocated.
+//! One client connection of HTTP/1.1: sends prebuilt bytes, reads answers into a buffer that is never reallocated.
 
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::Result;
@@ -14,9 +14,9 @@ const BUFFER: usize = 16 * 1024;
 /// The longest answer that is kept, in bytes. An account with thousands of keys is some of them.
 const LONGEST_ANSWER: usize = 16 * 1024 * 1024;
 
-/// A keep-alive connection to the proxy under test.
-pub struct Connection {
-    stream: TcpStream,
+/// A keep-alive connection to the proxy under test, over plain TCP unless something else is named.
+pub struct Connection<S = TcpStream> {
+    stream: S,
     buffer: Box<[u8]>,
     /// The unread part of the buffer.
     start: usize,
@@ -30,7 +30,9 @@ impl Connection {
         stream.set_nodelay(true)?;
         Ok(Connection::over(stream))
     }
+}
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Sends a request and reads its whole answer; `answer` is cleared first and holds the body.
     /// Returns the status, and whether the server closes the connection.
     pub async fn exchange(&mut self, request: &[u8], answer: &mut Vec<u8>) -> Result<(u16, bool)> {
@@ -46,6 +48,8 @@ impl Connection {
     /// Sends a request and reads the head of its answer.
     pub async fn start(&mut self, request: &[u8]) -> Result<Head> {
         self.stream.write_all(request).await?;
+        // TLS holds back what is not flushed.
+        self.stream.flush().await?;
         loop {
             if let Some(head) = response_head(&self.buffer[self.start..self.end])? {
                 self.start += head.length;
@@ -75,12 +79,12 @@ impl Connection {
     }
 
     /// The connection alone, between two requests.
-    pub fn into_stream(self) -> TcpStream {
+    pub fn into_stream(self) -> S {
         self.stream
     }
 
     /// One that is there already.
-    pub fn over(stream: TcpStream) -> Self {
+    pub fn over(stream: S) -> Self {
         Connection {
             stream,
             buffer: vec![0; BUFFER].into_boxed_slice(),

@@ -1,22 +1,21 @@
-//! Measures Tollgate against a bare Pingora pass-through: `loadtest compare --gateway PATH`; and its limits,
-//! across gateways too: `loadtest limits`, `outage`, `stores`, `refusals`; what more of them cost: `scale`. Whether its charges are right whatever
+//! Measures what Tollgate costs beside a bare Pingora pass-through: `loadtest bench --gateway PATH`. Judges its limits
+//! across gateways: `loadtest limits` and `outage`; what more of them cost: `scale`. Whether its charges are right whatever
 //! happens: `kills`, `money` and `failover`. Whether providers that fail or attack are noticed: `upstreams` and `hostile`.
 //! Whether it can be changed and crowded under load: `reload`, `upgrade`, `crowd`, `descriptors` and `clock`.
-//! The parts can be run by hand: a fake provider, the pass-through, a closed loop of requests, many streams.
+//! The parts can be run by hand: a fake provider, a closed loop of requests, many streams; the pass-through is the
+//! example `passthrough`.
 //!
-//! Reading order: [`mod@bench`] is the method, [`compare`], [`stores`] and [`refusals`] apply it; [`limits`] judges a
+//! Reading order: [`mod@bench`] is the method, [`suite`] applies it to scenarios and writes the report; [`limits`] judges a
 //! [`cluster`], [`outage`] what it does when Redis fails, [`scale`] what more gateways cost. [`ledger`] compares charges with a provider's count, and
 //! [`kills`], [`money`] and [`failover`] do what must not change them; [`upstreams`] and [`hostile`] let providers fail and
 //! attack. [`steady`] is good traffic, and [`mod@reload`], [`upgrade`] and [`crowd`] do what must not harm it. [`load`],
-//! [`open`] and [`streams`] are the generators, [`provider`], [`passthrough`], [`redis`] and
-//! [`balancer`] what stands behind and beside the gateway, [`process`] the measuring, [`http`] the wire.
+//! [`open`] and [`streams`] are the generators, [`provider`], [`peers`], [`redis`] and
+//! [`balancer`] what stands behind and beside the gateway, [`process`] and [`watch`] the measuring, [`http`] and [`mod@wire`] the wire.
 
 mod balancer;
 mod bench;
-mod charges;
 mod clock;
 mod cluster;
-mod compare;
 mod connection;
 mod crowd;
 mod failover;
@@ -32,22 +31,23 @@ mod open;
 mod outage;
 mod pace;
 mod page;
-mod passthrough;
+mod peers;
 mod process;
 mod provider;
 mod redis;
-mod refusals;
 mod relay;
 mod reload;
 mod report;
 mod rng;
 mod scale;
 mod steady;
-mod stores;
 mod streams;
+mod suite;
 mod target;
 mod upgrade;
 mod upstreams;
+mod watch;
+mod wire;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -57,8 +57,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, value_parser};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::pace::Pace;
 use crate::report::Report;
 use crate::target::{Answer, Target, chat_body, loopback, request};
+use crate::wire::Wire;
 
 /// Any failure; the words are for a person.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -75,24 +77,20 @@ struct Arguments {
 enum Verb {
     /// Answer every request as a fake model provider.
     Provider(Provider),
-    /// Run the yardstick: Pingora with a peer and nothing else, one worker thread.
-    Passthrough(Passthrough),
-    /// Send requests in a closed loop and check every answer.
+    /// Send requests in a closed loop, or in an open one with --rate, and check every answer.
     Load(Load),
+    /// Watch the processor time and the memory of a process.
+    Watch(watch::Watch),
     /// Read many event streams at once and measure the delay of each event.
     Streams(Streams),
-    /// Compare the gateway with the yardstick: processor time a request, memory, streams.
-    Compare(compare::Compare),
+    /// Measure what the gateway costs as its work grows, beside the yardstick, and compare that with the targets.
+    Bench(suite::Suite),
     /// Check that a limit holds across gateways: never more than allowed, and nobody refused below it.
     Limits(limits::Limits),
     /// Check that the policy for outages of Redis holds: killed, flushed, stopped, read-only and cut off under load.
     Outage(outage::Outage),
-    /// Measure what charging costs: off, on the embedded store, on Redis, beside a bare pass-through.
-    Charges(charges::Charges),
     /// Measure 1, 2 and 4 gateways behind HAProxy on one Redis: whether a limit is exact, and what a request costs.
     Scale(scale::Scale),
-    /// Compare limits in Redis with limits in memory: processor time, throughput, calls.
-    Stores(stores::Stores),
     /// Check that charges survive kill -9: a gateway is killed under load, and its ledger compared with the provider's count.
     Kills(kills::Kills),
     /// Check that exactly what is paid for is served, on two nodes and on one, and that revoked keys are refused everywhere.
@@ -113,8 +111,6 @@ enum Verb {
     Descriptors(crowd::descriptors::Descriptors),
     /// Check that a gateway whose clock jumps by a day opens and locks nothing; needs libfaketime, and is skipped without.
     Clock(clock::Clock),
-    /// Measure what a refusal costs: 429 with limits in memory and in Redis, 401.
-    Refusals(refusals::Refusals),
 }
 
 #[derive(Args)]
@@ -122,24 +118,12 @@ struct Provider {
     /// Where to listen.
     #[arg(long, value_parser = loopback)]
     bind: SocketAddr,
-    /// Events of a stream, unless the request has an x-events header.
-    #[arg(long, default_value_t = 20, value_parser = value_parser!(u64).range(0..=1_000_000))]
-    events: u64,
-    /// Milliseconds between events, unless the request has an x-interval-ms header.
-    #[arg(long, default_value_t = 50, value_parser = value_parser!(u64).range(0..=60_000))]
-    interval_ms: u64,
+    /// What is done where a request's headers do not say otherwise: x-events, x-latency and so on.
     #[command(flatten)]
-    life: Life,
-}
-
-#[derive(Args)]
-struct Passthrough {
-    /// Where to listen.
-    #[arg(long, value_parser = loopback)]
-    bind: SocketAddr,
-    /// Where to pass requests on to.
-    #[arg(long, value_parser = loopback)]
-    upstream: SocketAddr,
+    script: provider::Script,
+    /// What chance is made of: the same again with the same seed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     #[command(flatten)]
     life: Life,
 }
@@ -168,11 +152,18 @@ struct Aim {
 struct Load {
     #[command(flatten)]
     aim: Aim,
-    /// Connections that send at a time.
+    /// What the requests go over.
+    #[arg(long, value_enum, default_value_t = Wire::Plain)]
+    wire: Wire,
+    /// An open loop: so many requests a second, whatever becomes of those before, timed from when each was due. A 429 is
+    /// counted apart.
+    #[arg(long, requires = "seconds", conflicts_with_all = ["connections", "expect"], value_parser = value_parser!(u64).range(1..=100_000))]
+    rate: Option<u64>,
+    /// Connections that send at a time; with HTTP/2, streams.
     #[arg(long, default_value_t = 32, value_parser = value_parser!(u64).range(1..=10_000))]
     connections: u64,
     /// Stop after so many requests.
-    #[arg(long, conflicts_with = "seconds", required_unless_present = "seconds", value_parser = value_parser!(u64).range(1..=100_000_000))]
+    #[arg(long, conflicts_with = "seconds", required_unless_present_any = ["seconds", "rate"], value_parser = value_parser!(u64).range(1..=100_000_000))]
     requests: Option<u64>,
     /// Stop after so many seconds.
     #[arg(long, value_parser = value_parser!(u64).range(1..=3_600))]
@@ -212,35 +203,22 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb) -> Result<ExitCode> {
     match verb {
-        Verb::Passthrough(Passthrough {
-            bind,
-            upstream,
-            life,
-        }) => {
-            life.begin();
-            passthrough::serve(bind, upstream)
-        }
         Verb::Provider(Provider {
             bind,
-            events,
-            interval_ms,
+            script,
+            seed,
             life,
         }) => {
             life.begin();
-            runtime()?.block_on(provider::serve(
-                bind,
-                provider::Pace {
-                    events,
-                    interval_ms,
-                },
-            ))?;
+            runtime()?.block_on(provider::serve(bind, script, seed))?;
             Ok(ExitCode::SUCCESS)
         }
         Verb::Load(arguments) => {
-            let outcome = runtime()?.block_on(arguments.plan()?.run())?;
-            print!("{}", report::load(&outcome));
-            Ok(ExitCode::from(u8::from(outcome.errors > 0)))
+            let (text, wrong) = runtime()?.block_on(arguments.run())?;
+            print!("{text}");
+            Ok(ExitCode::from(u8::from(wrong > 0)))
         }
+        Verb::Watch(watch) => conclude(None, watch.run()),
         Verb::Streams(Streams {
             aim,
             streams,
@@ -266,9 +244,9 @@ fn run(verb: Verb) -> Result<ExitCode> {
                 outcome.lost > 0 || outcome.first_error.is_some(),
             )))
         }
-        Verb::Compare(compare) => {
-            process::pin_self(compare.cores.load)?;
-            conclude(compare.out.clone(), compare.run())
+        Verb::Bench(suite) => {
+            process::pin_self(suite.cores.load)?;
+            conclude(None, suite.run())
         }
         Verb::Money(money) => conclude(money.out.clone(), money.run()),
         Verb::Failover(failover) => conclude(failover.out.clone(), failover.run()),
@@ -282,21 +260,9 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Kills(kills) => conclude(kills.out.clone(), kills.run()),
         Verb::Limits(limits) => conclude(limits.out.clone(), limits.run()),
         Verb::Outage(outage) => conclude(outage.out.clone(), outage.run()),
-        Verb::Charges(charges) => {
-            process::pin_self(charges.cores.load)?;
-            conclude(charges.out.clone(), charges.run())
-        }
         Verb::Scale(scale) => {
             process::pin_self(scale.cores.load)?;
             conclude(scale.out.clone(), scale.run())
-        }
-        Verb::Stores(stores) => {
-            process::pin_self(stores.cores.load)?;
-            conclude(stores.out.clone(), stores.run())
-        }
-        Verb::Refusals(refusals) => {
-            process::pin_self(refusals.cores.load)?;
-            conclude(refusals.out.clone(), refusals.run())
         }
     }
 }
@@ -342,9 +308,12 @@ impl Life {
 }
 
 impl Load {
-    fn plan(self) -> Result<load::Load> {
+    /// Runs one of the loops; returns what it came to, and how many answers were wrong.
+    async fn run(self) -> Result<(String, u64)> {
         let Load {
             aim,
+            wire,
+            rate,
             connections,
             requests,
             seconds,
@@ -356,24 +325,38 @@ impl Load {
             key,
             model,
         } = aim;
-        let until = match (requests, seconds) {
-            (Some(count), _) => load::Until::Requests(count),
-            (None, Some(seconds)) => load::Until::Time(Duration::from_secs(seconds)),
-            (None, None) => return Err("either --requests or --seconds".into()),
-        };
         let body = match body {
             Some(file) => std::fs::read(file)?,
             None => chat_body(&model, Answer::Whole).into_bytes(),
         };
-        let request = request(&target, &key, Answer::Whole, &body).into();
-        let answer = (expect == 200).then_some(provider::ANSWER);
-        Ok(load::Load {
+        let request = request(&target, &key, Answer::Whole, &body);
+        let until = match (requests, seconds, rate) {
+            (None, Some(seconds), Some(rate)) => {
+                let open = open::OpenLoop {
+                    title: "load",
+                    target,
+                    wire,
+                    requests: load::Requests::one(request),
+                    pace: Pace::new(rate * 600, seconds),
+                };
+                let outcome = open.run().await?;
+                return Ok((report::open(&outcome), outcome.other));
+            }
+            (Some(count), None, None) => load::Until::Requests(count),
+            (None, Some(seconds), None) => load::Until::Time(Duration::from_secs(seconds)),
+            _ => return Err("either --requests or --seconds".into()),
+        };
+        let load = load::Load {
             target,
-            request,
+            wire,
+            requests: load::Requests::one(request),
             connections,
+            at_once: connections,
             until,
             expect,
-            answer,
-        })
+            answer: (expect == 200).then_some(provider::ANSWER),
+        };
+        let outcome = load.run().await?;
+        Ok((report::load(&outcome), outcome.errors))
     }
 }

@@ -1,8 +1,8 @@
 //! The open loop: requests are due at times fixed in advance, whatever becomes of those before. What waits for a
 //! connection is late, and its latency says so: it is timed from the moment at which the request was due.
 
+use crate::load::Requests;
 use std::io::IsTerminal;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,11 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::Result;
-use crate::connection::Connection;
 use crate::load::microseconds;
 use crate::pace::Pace;
 use crate::provider::ANSWER;
 use crate::target::Target;
+use crate::wire::{Way, Wire};
 
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -33,8 +33,10 @@ pub struct OpenLoop {
     pub title: &'static str,
     /// Where to.
     pub target: Target,
-    /// The bytes of the requests, which are sent in turns; at least one.
-    pub requests: Vec<Vec<u8>>,
+    /// What requests go over.
+    pub wire: Wire,
+    /// The bytes of the requests, which are sent in turns.
+    pub requests: Requests,
     /// When.
     pub pace: Pace,
 }
@@ -62,7 +64,8 @@ pub struct Outcome {
 /// What all connections share.
 struct Shared {
     target: Target,
-    requests: Vec<Vec<u8>>,
+    wire: Wire,
+    requests: Requests,
     pace: Pace,
     begin: Instant,
     /// A permit for each request that is due.
@@ -77,17 +80,16 @@ impl OpenLoop {
         let OpenLoop {
             title,
             target,
+            wire,
             requests,
             pace,
         } = self;
-        if requests.is_empty() {
-            return Err("an open loop without a request".into());
-        }
         let count = pace.connections();
-        let connections = open(target.address, count).await?;
+        let connections = open(wire, &target, count).await?;
         let begin = Instant::now() + LEAD;
         let shared = Arc::new(Shared {
             target,
+            wire,
             requests,
             pace,
             begin,
@@ -122,11 +124,12 @@ impl OpenLoop {
 }
 
 /// Opens the connections ahead, so that no request waits for one.
-async fn open(address: SocketAddr, count: u64) -> Result<Vec<Connection>> {
+async fn open(wire: Wire, target: &Target, count: u64) -> Result<Vec<Way>> {
+    let address = target.address;
     let opening = async {
         let mut connections = Vec::new();
         for _ in 0..count {
-            connections.push(Connection::open(address).await?);
+            connections.push(Way::open(wire, address).await?);
         }
         Ok(connections)
     };
@@ -152,7 +155,7 @@ fn tick(due: &Weak<Semaphore>, pace: Pace, begin: Instant, connections: u64) {
 }
 
 /// What one connection does; a broken one is opened anew for the next request.
-async fn work(shared: Arc<Shared>, connection: Connection) -> Result<()> {
+async fn work(shared: Arc<Shared>, connection: Way) -> Result<()> {
     let mut slot = Some(connection);
     let mut answer = Vec::with_capacity(1024);
     loop {
@@ -181,20 +184,19 @@ impl Shared {
             return None;
         }
         outcome.sent += 1;
-        let turn = usize::try_from(number).ok()? % self.requests.len();
-        Some((self.begin + self.pace.due(number), self.requests.get(turn)?))
+        Some((self.begin + self.pace.due(number), self.requests.next()))
     }
 
     /// One request; leaves the connection in place if it can be used again.
     async fn once(
         &self,
         request: &[u8],
-        slot: &mut Option<Connection>,
+        slot: &mut Option<Way>,
         answer: &mut Vec<u8>,
     ) -> Result<u16> {
         let mut connection = match slot.take() {
             Some(connection) => connection,
-            None => Connection::open(self.target.address).await?,
+            None => Way::open(self.wire, self.target.address).await?,
         };
         let (status, close) = connection.exchange(request, answer).await?;
         if !close {

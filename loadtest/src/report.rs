@@ -2,12 +2,14 @@
 
 use std::fmt::Write;
 
+use serde::{Deserialize, Serialize};
+
 use crate::load;
-use crate::process::Memory;
+use crate::open;
 use crate::streams;
 
 /// Repeated measurements of one quantity.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Samples(Vec<f64>);
 
 impl Samples {
@@ -36,6 +38,20 @@ impl Samples {
             (Some(value), _) => *value,
             (None, _) => f64::NAN,
         }
+    }
+
+    /// Each two that follow one another, taken together: a turn forth and the turn back. A single one is left out.
+    pub fn rounds(&self) -> Vec<f64> {
+        self.0
+            .chunks_exact(2)
+            .map(|pair| pair.iter().sum::<f64>() / 2.0)
+            .collect()
+    }
+
+    /// The least and the greatest; of none, nothing.
+    pub fn range(&self) -> (f64, f64) {
+        let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
+        (if least.is_finite() { least } else { 0.0 }, self.most())
     }
 
     /// Median, with the least and the greatest; of none, a dash.
@@ -70,102 +86,6 @@ impl Report {
     }
 }
 
-/// What was measured of one proxy under requests.
-pub struct Requests {
-    /// What it is called in the table.
-    pub name: &'static str,
-    /// Microseconds of processor time a request.
-    pub cost: Samples,
-    /// Requests per second.
-    pub rate: Samples,
-    /// From its start to its first right answer, in milliseconds.
-    pub ready_ms: f64,
-    /// Memory after the start.
-    pub idle: Memory,
-    /// Memory after the last round.
-    pub loaded: Memory,
-}
-
-/// What was measured of one proxy, or of none, under streams.
-pub struct Streaming {
-    /// What it is called in the table.
-    pub name: &'static str,
-    /// Microseconds of processor time an event.
-    pub cost: Samples,
-    /// KiB a stream.
-    pub memory: Samples,
-    /// Added delay of the events, microseconds: median and 99th percentile.
-    pub delay: (Samples, Samples),
-    /// Events that arrived: all of them, or the run counts for nothing.
-    pub events: u64,
-}
-
-/// The table of requests; the first row is the yardstick.
-pub fn requests(rows: &[Requests]) -> String {
-    let mut text = String::from(
-        "| proxy | µs CPU / request | ratio | requests/s | ready, ms | RSS idle → loaded, MiB | PSS idle → loaded, MiB |\n\
-         | --- | --- | --- | --- | --- | --- | --- |\n",
-    );
-    for row in rows {
-        let Requests {
-            name,
-            cost,
-            rate,
-            ready_ms,
-            idle,
-            loaded,
-        } = row;
-        let ratio = cost.median() / rows[0].cost.median();
-        let mib = |kib: u64| kib as f64 / 1024.0;
-        let _ = writeln!(
-            text,
-            "| {name} | {} | {ratio:.3} | {} | {ready_ms:.0} | {:.1} → {:.1} | {:.1} → {:.1} |",
-            cost.spread(2),
-            rate.spread(0),
-            mib(idle.rss),
-            mib(loaded.rss),
-            mib(idle.pss),
-            mib(loaded.pss),
-        );
-    }
-    text
-}
-
-/// The table of streams; the first row is the yardstick.
-pub fn streaming(rows: &[Streaming]) -> String {
-    let mut text = String::from(
-        "| path | µs CPU / event | ratio | KiB / stream | added delay p50, µs | p99, µs | events | lost |\n\
-         | --- | --- | --- | --- | --- | --- | --- | --- |\n",
-    );
-    for Streaming {
-        name,
-        cost,
-        memory,
-        delay,
-        events,
-    } in rows
-    {
-        let own = match cost.median() {
-            median if median.is_nan() => "– | – | –".to_owned(),
-            median => {
-                format!(
-                    "{} | {:.3} | {}",
-                    cost.spread(2),
-                    median / rows[0].cost.median(),
-                    memory.spread(1)
-                )
-            }
-        };
-        let _ = writeln!(
-            text,
-            "| {name} | {own} | {} | {} | {events} | 0 |",
-            delay.0.spread(0),
-            delay.1.spread(0)
-        );
-    }
-    text
-}
-
 /// The lines that `load` prints.
 pub fn load(outcome: &load::Outcome) -> String {
     let load::Outcome {
@@ -188,6 +108,36 @@ pub fn load(outcome: &load::Outcome) -> String {
     );
     if let Some(error) = first_error {
         let _ = writeln!(text, "first error: {error}");
+    }
+    text
+}
+
+/// The table that `load --rate` prints.
+pub fn open(outcome: &open::Outcome) -> String {
+    let mut text = String::from(
+        "| answer | requests | p50, µs | p90 | p99 | p99.9 | max |\n| --- | --- | --- | --- | --- | --- | --- |\n",
+    );
+    let rows = [
+        ("200", outcome.admitted, &outcome.admitted_latency),
+        ("429", outcome.refused, &outcome.refused_latency),
+    ];
+    for (name, count, latency) in rows.iter().filter(|(_, count, _)| *count > 0) {
+        let quantiles = [0.5, 0.9, 0.99, 0.999].map(|at| latency.value_at_quantile(at));
+        let _ = write!(text, "| {name} | {count} |");
+        for value in quantiles {
+            let _ = write!(text, " {value} |");
+        }
+        let _ = writeln!(text, " {} |", latency.max());
+    }
+    let _ = writeln!(
+        text,
+        "\nopen loop, timed from when each was due: sent {}  others {}  seconds {:.2}",
+        outcome.sent,
+        outcome.other,
+        outcome.elapsed().as_secs_f64(),
+    );
+    if let Some(error) = &outcome.first_other {
+        let _ = writeln!(text, "first of the others: {error}");
     }
     text
 }

@@ -19,6 +19,12 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
+    /// The next one, from 0 to below 1.
+    pub fn unit(&mut self) -> f64 {
+        // As many bits as such a number has.
+        (self.draw() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
     /// The next one, from `least` to `most`.
     pub fn between(&mut self, least: u64, most: u64) -> u64 {
         match most.saturating_sub(least).checked_add(1) {

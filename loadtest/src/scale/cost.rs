@@ -1,5 +1,7 @@
 //! What a request costs at a pace that no limit stops: on the gateways, on Redis, on the balancer, on the wire and on disk.
 
+use crate::load::Requests;
+use crate::wire::Wire;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -158,13 +160,7 @@ pub async fn load(
     if variant.charging() {
         books::compare(site, site.provider.count(), claims).await?;
     }
-    Ok(Some(Row::new(
-        variant,
-        site.nodes.len(),
-        rate,
-        &seen,
-        asked.tick,
-    )))
+    Ok(Some(Row::new(variant, site.nodes.len(), rate, &seen)))
 }
 
 /// One turn; false if Redis was late in it.
@@ -218,7 +214,7 @@ pub fn late(outcome: &Outcome) -> bool {
 }
 
 /// What nobody asks for costs as well.
-pub async fn idle(site: &mut Site, seconds: u64, tick: f64) -> Result<Idle> {
+pub async fn idle(site: &mut Site, seconds: u64) -> Result<Idle> {
     forget_calls(site).await?;
     let (before, begin) = (site.used().await?, Instant::now());
     sleep(Duration::from_secs(seconds)).await;
@@ -226,10 +222,11 @@ pub async fn idle(site: &mut Site, seconds: u64, tick: f64) -> Result<Idle> {
     let calls = function_calls(site).await?;
     let nodes = u16::try_from(site.nodes.len())?;
     let a_second = |count: u64| count as f64 / elapsed.as_secs_f64();
+    let busy = |time: Duration| time.as_secs_f64() * 1e6 / elapsed.as_secs_f64();
     Ok(Idle {
         nodes,
-        gateways: a_second(used.gateways) * tick,
-        redis: a_second(used.redis) * tick,
+        gateways: busy(used.gateways),
+        redis: busy(used.redis),
         calls: a_second(calls),
         memory: site.memory()? / u64::from(nodes.max(1)),
     })
@@ -239,7 +236,8 @@ async fn send(site: &Site, title: &'static str, pace: Pace) -> Result<Outcome> {
     let open = OpenLoop {
         title,
         target: chat(site.front),
-        requests: site.requests(),
+        wire: Wire::Plain,
+        requests: Requests::new(site.requests().into_iter().map(Into::into).collect())?,
         pace,
     };
     open.run().await
@@ -262,7 +260,7 @@ pub async fn function_calls(site: &mut Site) -> Result<u64> {
 }
 
 impl Row {
-    fn new(variant: Variant, nodes: usize, rate: u64, seen: &Seen, tick: f64) -> Self {
+    fn new(variant: Variant, nodes: usize, rate: u64, seen: &Seen) -> Self {
         let Seen {
             sent: requests,
             used,
@@ -270,6 +268,7 @@ impl Row {
             latency,
         } = seen;
         let each = |count: u64| count as f64 / (*requests).max(1) as f64;
+        let busy = |time: Duration| time.as_secs_f64() * 1e6 / (*requests).max(1) as f64;
         let Used {
             gateways,
             redis,
@@ -286,9 +285,9 @@ impl Row {
             nodes: u16::try_from(nodes).unwrap_or(u16::MAX),
             requests: *requests,
             rate: rate as f64,
-            gateways: each(gateways) * tick,
-            redis: each(redis) * tick,
-            balancer: each(balancer) * tick,
+            gateways: busy(gateways),
+            redis: busy(redis),
+            balancer: busy(balancer),
             calls: each(*calls),
             received: each(received),
             sent: each(sent),

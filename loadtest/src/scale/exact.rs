@@ -8,8 +8,10 @@ use crate::bench::chat;
 use crate::gateway::Limits;
 use crate::ledger::claims::Claims;
 use crate::limits::Allowance;
+use crate::load::Requests;
 use crate::open::{OpenLoop, Outcome};
 use crate::pace::Pace;
+use crate::wire::Wire;
 
 /// What the plan allows.
 pub const ALLOWANCE: Allowance = Allowance {
@@ -62,7 +64,8 @@ impl Exact {
         let open = OpenLoop {
             title: "above the rate",
             target: chat(site.front),
-            requests: vec![site.request(TIGHT)],
+            wire: Wire::Plain,
+            requests: Requests::one(site.request(TIGHT)),
             pace,
         };
         let outcome = open.run().await?;

@@ -1,5 +1,7 @@
 //! What keys take up in Redis, that were each used once; and what a stream takes up in a gateway.
 
+use crate::load::Requests;
+use crate::wire::Wire;
 use std::ffi::OsStr;
 use std::time::{Duration, Instant};
 
@@ -90,7 +92,8 @@ impl Keys {
             let open = OpenLoop {
                 title: "each key once",
                 target: chat(site.front),
-                requests: some.to_vec(),
+                wire: Wire::Plain,
+                requests: Requests::new(some.iter().map(|one| one.as_slice().into()).collect())?,
                 pace: Pace::counted(KEYS_PER_SECOND * 600, some.len() as u64),
             };
             let outcome = open.run().await?;
@@ -143,7 +146,6 @@ impl Streaming {
         site: &mut Site,
         streams: u32,
         seconds: u64,
-        tick: f64,
         claims: &mut Claims,
     ) -> Result<Option<Self>> {
         let front = site.nodes.first().ok_or("no gateway")?.front();
@@ -202,8 +204,9 @@ impl Streaming {
         Ok(Some(Streaming {
             streams,
             events,
-            gateway: used.gateways as f64 * tick / stream_seconds * INTERVAL_MS as f64 / 1000.0,
-            redis: used.redis as f64 * tick / stream_seconds,
+            gateway: used.gateways.as_secs_f64() * 1e6 / stream_seconds * INTERVAL_MS as f64
+                / 1000.0,
+            redis: used.redis.as_secs_f64() * 1e6 / stream_seconds,
             calls: calls as f64 / stream_seconds,
             memory: more(memory_then, memory),
             descriptors: more(descriptors_then, descriptors),

@@ -25,7 +25,7 @@ use crate::Result;
 use crate::bench::Cores;
 use crate::gateway::Limits;
 use crate::ledger::claims::Claims;
-use crate::process::{Scratch, existing, ticks_per_second};
+use crate::process::{Scratch, existing};
 use crate::redis::Disk;
 use crate::report::Report;
 use cost::{Idle, Row, Variant};
@@ -107,8 +107,6 @@ struct Asked {
     seconds: u64,
     /// Requests a second.
     rate: u64,
-    /// Microseconds of a clock tick.
-    tick: f64,
 }
 
 impl Scale {
@@ -140,11 +138,7 @@ impl Scale {
             program: &program,
             scratch: Scratch::new()?,
             cores,
-            asked: Asked {
-                seconds,
-                rate,
-                tick: 1e6 / ticks_per_second()?,
-            },
+            asked: Asked { seconds, rate },
             figures: Figures::default(),
             claims: Claims::default(),
         };
@@ -208,11 +202,7 @@ impl Run<'_> {
     /// Everything on: the tight limit, the load, and the quiet after it.
     async fn shared(&mut self, nodes: u16, quick: bool) -> Result<()> {
         let asked = self.asked;
-        let Asked {
-            seconds,
-            rate,
-            tick,
-        } = asked;
+        let Asked { seconds, rate } = asked;
         let done = self.part(
             nodes,
             terms(Variant::All),
@@ -223,7 +213,7 @@ impl Run<'_> {
                 };
                 let row = cost::load(site, Variant::All, rate, asked, repeated, claims).await?;
                 let quiet = (seconds / 2).clamp(1, 10);
-                let idle = cost::idle(site, quiet, tick).await?;
+                let idle = cost::idle(site, quiet).await?;
                 Ok(row.map(|row| (exact, row, idle)))
             },
         );
@@ -268,11 +258,11 @@ impl Run<'_> {
             provider: Some(provider),
             ..terms(Variant::All)
         };
-        let Asked { seconds, tick, .. } = self.asked;
+        let Asked { seconds, .. } = self.asked;
         // Long enough for all to be open at a time.
         let seconds = seconds.max(3 + u64::from(streams) / 250);
         let done = self.part(1, terms, async |site, _, claims| {
-            Streaming::run(site, streams, seconds, tick, claims).await
+            Streaming::run(site, streams, seconds, claims).await
         });
         let streaming = done.await?;
         self.figures.streaming = Some(streaming);

@@ -35,12 +35,12 @@ pub struct Node {
 /// What has been used up so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Used {
-    /// Ticks of all gateways.
-    pub gateways: u64,
-    /// Ticks of Redis.
-    pub redis: u64,
-    /// Ticks of the balancer.
-    pub balancer: u64,
+    /// Processor time of all gateways.
+    pub gateways: Duration,
+    /// Processor time of Redis.
+    pub redis: Duration,
+    /// Processor time of the balancer.
+    pub balancer: Duration,
     /// Bytes that Redis received.
     pub received: u64,
     /// Bytes that Redis sent.
@@ -147,11 +147,11 @@ impl Site {
     /// What has been used up so far.
     pub async fn used(&mut self) -> Result<Used> {
         let mut used = Used {
-            balancer: self.balancer.ticks()?,
+            balancer: self.balancer.cpu()?,
             ..Used::default()
         };
         for node in &self.nodes {
-            used.gateways += node.process.ticks()?;
+            used.gateways += node.process.cpu()?;
             for journal in ["journal", "journal-redis"] {
                 used.journals += bytes_below(&node.store.join(journal))?;
             }
@@ -164,7 +164,7 @@ impl Site {
             if self.terms.disk != Disk::Nothing {
                 used.append_only = number_of(&disk, "aof_current_size")?;
             }
-            used.redis = redis.ticks()?;
+            used.redis = redis.cpu()?;
         }
         Ok(used)
     }
