@@ -11,8 +11,9 @@ use tokio::time::sleep;
 
 use crate::Result;
 use crate::gateway::{Client, MODEL, Settings, Shared};
-use crate::load::{Load, Until};
-use crate::process::{Memory, Process, Scratch, free_ports, ticks_per_second};
+use crate::ledger::admin::Admin;
+use crate::load::{Load, Requests, Until};
+use crate::process::{Memory, Process, Scratch, free_ports};
 use crate::provider::ANSWER;
 use crate::redis::Redis;
 use crate::target::{Answer, Target, chat_body, request};
@@ -39,15 +40,50 @@ pub struct Cores {
     pub load: usize,
 }
 
-/// The fake provider and what is needed to measure. The provider is declared first: it ends before its directory goes.
+/// The fake providers and what is needed to measure. They are declared first: they end before their directory goes.
 pub struct Bench {
-    /// Held for its end.
-    _provider: Process,
-    upstream: SocketAddr,
+    /// One at least.
+    providers: Vec<(Process, SocketAddr)>,
     /// Without cores, the system places the programs as it likes.
     cores: Option<Cores>,
-    ticks_per_second: f64,
     scratch: Scratch,
+}
+
+/// What a gateway has beside its clients.
+#[derive(Debug, Clone, Copy)]
+pub struct Variant<'a> {
+    /// It listens with TLS, unless that is plain.
+    pub wire: Wire,
+    /// Who may send. The first one's plan must not run out: it is the one that asks until there is an answer.
+    pub clients: &'a [Client],
+    /// The Redis that holds limits and balances.
+    pub redis: Option<Shared>,
+    /// Whether requests are charged; then it has an admin API too, which tells of the charges.
+    pub charging: bool,
+    /// Whether it has an admin API.
+    pub admin: bool,
+    /// How many models there are.
+    pub models: usize,
+    /// How many providers there are, each with all models.
+    pub upstreams: usize,
+    /// The most connections, if not as many as the system's limits give.
+    pub connections: Option<u64>,
+}
+
+impl<'a> Variant<'a> {
+    /// Nothing but what these clients need: no charges, all in memory, one model at one provider.
+    pub fn plain(clients: &'a [Client]) -> Self {
+        Variant {
+            wire: Wire::Plain,
+            clients,
+            redis: None,
+            charging: false,
+            admin: false,
+            models: 1,
+            upstreams: 1,
+            connections: None,
+        }
+    }
 }
 
 /// A proxy that has given its first right answer.
@@ -58,6 +94,8 @@ pub struct Proxy {
     pub address: SocketAddr,
     /// Where it shows its metrics, if it has any.
     pub metrics: Option<SocketAddr>,
+    /// Its admin API, if it has one.
+    pub admin: Option<Admin>,
     /// From its start to its first right answer.
     pub ready: Duration,
     /// What it held in memory then.
@@ -66,12 +104,16 @@ pub struct Proxy {
 
 /// One closed loop, measured.
 pub struct Turn {
+    /// How many requests were sent, those that opened the connections included.
+    pub sent: u64,
     /// Microseconds of processor time of the proxy, a request.
     pub cost: f64,
     /// Requests per second.
     pub rate: f64,
     /// How often the proxy closed a connection.
     pub reconnects: u64,
+    /// What the proxy held in memory when the connections were open.
+    pub open: Memory,
     /// What Redis did, if the proxy uses one.
     pub redis: Option<RedisTurn>,
 }
@@ -88,29 +130,38 @@ pub struct RedisTurn {
 impl Bench {
     /// Starts the provider.
     pub async fn new(cores: Option<Cores>) -> Result<Self> {
-        let scratch = Scratch::new()?;
-        let [upstream] = free_ports()?;
-        let program = std::env::current_exe()?;
-        let bind = upstream.to_string();
-        let words = ["provider", "--bind", &bind].map(OsStr::new);
-        let command = [&[program.as_os_str()], words.as_slice()].concat();
-        let core = cores.map(|cores| cores.load);
-        let mut provider = Process::start("provider", core, &scratch, &command)?;
-        open(&mut provider, upstream)
-            .await
-            .map_err(|error| format!("provider: {error}"))?;
-        Ok(Bench {
-            _provider: provider,
-            upstream,
+        let mut bench = Bench {
+            providers: Vec::new(),
             cores,
-            ticks_per_second: ticks_per_second()?,
-            scratch,
-        })
+            scratch: Scratch::new()?,
+        };
+        bench.provide(1).await?;
+        Ok(bench)
     }
 
-    /// Where the provider listens.
+    /// Starts providers until there are so many.
+    pub async fn provide(&mut self, count: usize) -> Result<()> {
+        let program = std::env::current_exe()?;
+        let core = self.cores.map(|cores| cores.load);
+        for number in self.providers.len()..count {
+            let [upstream] = free_ports()?;
+            let bind = upstream.to_string();
+            let words = ["provider", "--bind", &bind].map(OsStr::new);
+            let command = [&[program.as_os_str()], words.as_slice()].concat();
+            let log = format!("provider-{number}");
+            let mut provider = Process::start(&log, core, &self.scratch, &command)?;
+            open(&mut provider, upstream)
+                .await
+                .map_err(|error| format!("provider: {error}"))?;
+            self.providers.push((provider, upstream));
+        }
+        Ok(())
+    }
+
+    /// Where the first provider listens.
     pub fn upstream(&self) -> SocketAddr {
-        self.upstream
+        // `new` started it.
+        self.providers[0].1
     }
 
     /// For files of other programs.
@@ -123,7 +174,7 @@ impl Bench {
         Redis::start(self.cores.map(|cores| cores.load), &self.scratch).await
     }
 
-    /// Starts a gateway; the first client's plan must not run out, for it is the one that asks until there is an answer.
+    /// Starts a gateway that is as plain as can be: see [`Variant::plain`].
     pub async fn gateway(
         &self,
         name: &str,
@@ -131,52 +182,43 @@ impl Bench {
         redis: Option<Shared>,
         clients: &[Client],
     ) -> Result<Proxy> {
-        self.serve(Wire::Plain, name, program, redis, clients, false)
-            .await
+        let variant = Variant {
+            redis,
+            ..Variant::plain(clients)
+        };
+        self.serve(name, program, &variant).await
     }
 
-    /// The same, over a wire: it listens with TLS unless that is plain.
-    pub async fn gateway_over(
-        &self,
-        wire: Wire,
-        name: &str,
-        program: &Path,
-        clients: &[Client],
-    ) -> Result<Proxy> {
-        self.serve(wire, name, program, None, clients, false).await
-    }
-
-    /// The same, and every request is charged.
-    pub async fn charging(
-        &self,
-        name: &str,
-        program: &Path,
-        redis: Option<Shared>,
-        clients: &[Client],
-    ) -> Result<Proxy> {
-        self.serve(Wire::Plain, name, program, redis, clients, true)
-            .await
-    }
-
-    async fn serve(
-        &self,
-        wire: Wire,
-        name: &str,
-        program: &Path,
-        redis: Option<Shared>,
-        clients: &[Client],
-        charging: bool,
-    ) -> Result<Proxy> {
-        let [bind, metrics] = free_ports()?;
+    /// Starts a gateway. The providers that it names must be there: see [`Bench::provide`].
+    pub async fn serve(&self, name: &str, program: &Path, variant: &Variant<'_>) -> Result<Proxy> {
+        let Variant {
+            wire,
+            clients,
+            redis,
+            charging,
+            admin,
+            models,
+            upstreams,
+            connections,
+        } = *variant;
+        let [bind, metrics, place] = free_ports()?;
+        let admin = (admin || charging).then_some(place);
         let first = clients.first().ok_or("a gateway without a client")?;
         let file = self.scratch.path().join(format!("{}.yaml", bind.port()));
         let store = self.scratch.path().join(format!("store-{}", bind.port()));
+        let providers: Vec<SocketAddr> =
+            self.providers.iter().map(|(_, address)| *address).collect();
         let certificate = self.certificate(wire)?;
         let settings = Settings {
             bind,
             certificate: certificate.as_ref(),
             metrics,
-            provider: self.upstream,
+            admin,
+            providers: providers
+                .get(..upstreams)
+                .ok_or("more upstreams than providers")?,
+            models,
+            connections,
             store: &store,
             redis,
             charging,
@@ -192,20 +234,16 @@ impl Bench {
         let proxy = self.proxy(wire, name, &command, bind, &first.key).await?;
         Ok(Proxy {
             metrics: Some(metrics),
+            admin: admin.map(|address| Admin { address }),
             ..proxy
         })
     }
 
-    /// Starts the yardstick.
-    pub async fn passthrough(&self, name: &str, key: &str) -> Result<Proxy> {
-        self.passthrough_over(Wire::Plain, name, key).await
-    }
-
-    /// The same, over a wire: it listens with TLS unless that is plain.
-    pub async fn passthrough_over(&self, wire: Wire, name: &str, key: &str) -> Result<Proxy> {
+    /// Starts the yardstick; it listens with TLS, unless the wire is plain.
+    pub async fn passthrough(&self, wire: Wire, name: &str, key: &str) -> Result<Proxy> {
         let [bind] = free_ports()?;
         let program = yardstick()?;
-        let (here, upstream) = (bind.to_string(), self.upstream.to_string());
+        let (here, upstream) = (bind.to_string(), self.upstream().to_string());
         let words = ["--bind", &here, "--upstream", &upstream].map(OsStr::new);
         let certificate = self.certificate(wire)?;
         let mut command = [&[program.as_os_str()], words.as_slice()].concat();
@@ -258,45 +296,46 @@ impl Bench {
             process,
             address,
             metrics: None,
+            admin: None,
             ready,
             idle,
         })
     }
 
-    /// One closed loop; an answer that is not the expected one is an error.
+    /// One closed loop on connections that were opened before; an answer that is not the expected one is an error.
     pub async fn turn(
         &self,
         process: &Process,
         mut redis: Option<&mut Redis>,
         load: &Load,
     ) -> Result<Turn> {
+        let mut opened = load.open().await?;
+        let open = process.memory()?;
         if let Some(redis) = redis.as_deref_mut() {
             redis.forget_calls().await?;
         }
-        let redis_before = redis.as_deref().map(Redis::ticks).transpose()?;
-        let before = process.ticks()?;
-        let outcome = load.run().await?.correct()?;
+        let redis_before = redis.as_deref().map(Redis::cpu).transpose()?;
+        let before = process.cpu()?;
+        let outcome = opened.run().await?.correct()?;
         sleep(AFTER_WORK).await;
         let requests = outcome.requests as f64;
-        let cost = self.micros(process.ticks()? - before) / requests;
+        let each = |worked: Duration| worked.as_secs_f64() * 1e6 / requests;
+        let cost = each(process.cpu()?.saturating_sub(before));
         let redis = match (redis, redis_before) {
             (Some(redis), Some(before)) => Some(RedisTurn {
-                cost: self.micros(redis.ticks()? - before) / requests,
+                cost: each(redis.cpu()?.saturating_sub(before)),
                 calls: redis.function_calls().await? as f64 / requests,
             }),
             _ => None,
         };
         Ok(Turn {
+            sent: load.connections + outcome.requests,
             cost,
             rate: outcome.rate(),
             reconnects: outcome.reconnects,
+            open,
             redis,
         })
-    }
-
-    /// Clock ticks in microseconds.
-    pub fn micros(&self, ticks: u64) -> f64 {
-        ticks as f64 * 1e6 / self.ticks_per_second
     }
 }
 
@@ -326,12 +365,13 @@ pub fn chat(address: SocketAddr) -> Target {
 pub fn load(address: SocketAddr, key: &str, expect: u16, connections: u64, requests: u64) -> Load {
     let target = chat(address);
     let body = chat_body(MODEL, Answer::Whole);
-    let request = request(&target, key, Answer::Whole, body.as_bytes()).into();
+    let request = request(&target, key, Answer::Whole, body.as_bytes());
     Load {
         target,
         wire: Wire::Plain,
-        request,
+        requests: Requests::one(request),
         connections,
+        at_once: connections,
         until: Until::Requests(requests),
         expect,
         answer: (expect == 200).then_some(ANSWER),

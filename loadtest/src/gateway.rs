@@ -1,15 +1,25 @@
 //! The configuration that the gateway is measured with.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use crate::ledger::admin::TOKEN;
 use crate::wire::tls::Certificate;
 
-/// The model that every request asks for.
+/// The model that every request asks for, unless there are several.
 pub const MODEL: &str = "bench-model";
+
+/// The name of one of several models; the first is [`MODEL`].
+pub fn model(number: usize) -> String {
+    match number {
+        0 => MODEL.to_owned(),
+        _ => format!("{MODEL}-{number}"),
+    }
+}
 
 /// The key that every request carries, unless another is given.
 pub const KEY: &str = "sk-loadtest-0123456789abcdef0123456789abcdef";
@@ -65,10 +75,14 @@ impl WhenAway {
     }
 }
 
-/// A key with an account and a plan of its own: what it uses up, no other key lacks.
+/// A key, with an account of its own unless another is named: what it uses up, no other key lacks. Those with the same
+/// limits share a plan, which is named for the first of them.
+#[derive(Debug, Clone)]
 pub struct Client {
-    /// The name of key, account and plan.
+    /// The key's name.
     pub name: String,
+    /// Its account; several keys may have the same one.
+    pub account: String,
     /// The key itself.
     pub key: String,
     /// The plan's limits.
@@ -76,7 +90,7 @@ pub struct Client {
 }
 
 /// The limits of a plan; none, unless given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Limits {
     /// Requests a minute.
     pub requests_per_minute: Option<u64>,
@@ -131,6 +145,7 @@ impl Client {
     pub fn new(name: &str, limits: Limits) -> Self {
         Client {
             name: name.to_owned(),
+            account: name.to_owned(),
             key: format!("{KEY}-{name}"),
             limits,
         }
@@ -145,8 +160,14 @@ pub struct Settings<'a> {
     pub certificate: Option<&'a Certificate>,
     /// Where it shows its metrics.
     pub metrics: SocketAddr,
-    /// The fake provider.
-    pub provider: SocketAddr,
+    /// Where its admin API listens, if it has one; see [`TOKEN`].
+    pub admin: Option<SocketAddr>,
+    /// The fake providers; every model is to be had at each of them.
+    pub providers: &'a [SocketAddr],
+    /// How many models there are.
+    pub models: usize,
+    /// The most connections, if not as many as the system's limits give.
+    pub connections: Option<u64>,
     /// The store's directory.
     pub store: &'a Path,
     /// The Redis that holds the limits; without one, the gateway's memory does.
@@ -164,7 +185,10 @@ impl Settings<'_> {
             bind,
             certificate,
             metrics,
-            provider,
+            admin,
+            providers,
+            models,
+            connections,
             store,
             redis,
             charging,
@@ -199,30 +223,72 @@ listeners: [{{ bind: "{bind}"{tls} }}]
 metrics: {{ bind: "{metrics}" }}
 surfaces: [{{ mount: /v1, api: openai }}]
 store: {{ path: "{store}"{redis} }}
-providers:
-  fake: {{ api: openai, base_url: "http://{provider}/v1", keys: ["{PROVIDER_KEY}"] }}
-models:
-  - id: {MODEL}
-    upstreams: [{{ provider: fake, model: {MODEL} }}]
-    price: {{ input: 1, output: 2 }}
 billing: {{ mode: "{mode}" }}
 "#
         );
-        let (mut plans, mut accounts, mut keys) = (String::new(), String::new(), String::new());
-        for Client { name, key, limits } in *clients {
-            let limits = limits.yaml();
-            let hash = sha256(key);
-            let _ = writeln!(plans, r#"  {name}: {{ {limits}models: ["*"] }}"#);
+        if let Some(admin) = admin {
+            let _ = writeln!(text, r#"admin: {{ bind: "{admin}", token: "{TOKEN}" }}"#);
+        }
+        if let Some(most) = connections {
+            let _ = writeln!(text, "limits: {{ connections: {most} }}");
+        }
+        text.push_str("providers:\n");
+        for (number, provider) in providers.iter().enumerate() {
             let _ = writeln!(
-                accounts,
-                "  {name}: {{ plan: {name}, balance: 1000000, projects: [default] }}"
-            );
-            let _ = writeln!(
-                keys,
-                r#"  - {{ name: {name}, account: {name}, sha256: "{hash}", project: default }}"#
+                text,
+                r#"  fake-{number}: {{ api: openai, base_url: "http://{provider}/v1", keys: ["{PROVIDER_KEY}"] }}"#
             );
         }
-        let _ = write!(text, "plans:\n{plans}accounts:\n{accounts}keys:\n{keys}");
+        text.push_str("models:\n");
+        for model in (0..*models).map(model) {
+            let upstreams: Vec<String> = (0..providers.len())
+                .map(|number| format!("{{ provider: fake-{number}, model: {model} }}"))
+                .collect();
+            let _ = writeln!(
+                text,
+                "  - {{ id: {model}, upstreams: [{}], price: {{ input: 1, output: 2 }} }}",
+                upstreams.join(", ")
+            );
+        }
+        let mut plans: HashMap<Limits, &str> = HashMap::new();
+        text.push_str("plans:\n");
+        for Client { name, limits, .. } in *clients {
+            if plans.contains_key(limits) {
+                continue;
+            }
+            let _ = writeln!(text, r#"  {name}: {{ {}models: ["*"] }}"#, limits.yaml());
+            plans.insert(*limits, name);
+        }
+        text.push_str("accounts:\n");
+        let mut accounts = HashSet::new();
+        for client in *clients {
+            let Client {
+                name,
+                account,
+                limits,
+                ..
+            } = client;
+            // Keys that share an account share its plan.
+            if !accounts.insert(account) {
+                continue;
+            }
+            let plan = plans.get(limits).copied().unwrap_or(name);
+            let _ = writeln!(
+                text,
+                "  {account}: {{ plan: {plan}, balance: 1000000, projects: [default] }}"
+            );
+        }
+        text.push_str("keys:\n");
+        for client in *clients {
+            let Client {
+                name, account, key, ..
+            } = client;
+            let hash = sha256(key);
+            let _ = writeln!(
+                text,
+                r#"  - {{ name: {name}, account: {account}, sha256: "{hash}", project: default }}"#
+            );
+        }
         text
     }
 }
@@ -250,5 +316,44 @@ mod tests {
             Limits::high().yaml(),
             "requests_per_minute: 100000000, tokens_per_minute: 10000000000, concurrency: 100000, "
         );
+    }
+
+    #[test]
+    fn those_with_the_same_limits_share_a_plan() {
+        let clients = [
+            Client::new("a", Limits::default()),
+            Client::new("b", Limits::high()),
+            Client::new("c", Limits::default()),
+            Client {
+                account: "b".to_owned(),
+                ..Client::new("d", Limits::high())
+            },
+        ];
+        let here = SocketAddr::from(([127, 0, 0, 1], 1));
+        let text = Settings {
+            bind: here,
+            certificate: None,
+            metrics: here,
+            admin: None,
+            providers: &[here, here],
+            models: 2,
+            connections: None,
+            store: Path::new("/store"),
+            redis: None,
+            charging: false,
+            clients: &clients,
+        }
+        .yaml();
+        let plans: Vec<&str> = text
+            .lines()
+            .skip_while(|line| *line != "plans:")
+            .skip(1)
+            .take_while(|line| *line != "accounts:")
+            .collect();
+        assert_eq!(plans.len(), 2, "{text}");
+        assert!(text.contains("  c: { plan: a, balance"), "{text}");
+        assert!(!text.contains("  d: { plan"), "{text}");
+        assert!(text.contains("{ name: d, account: b, sha256"), "{text}");
+        assert!(text.contains("id: bench-model-1, upstreams: [{ provider: fake-0, model: bench-model-1 }, { provider: fake-1,"));
     }
 }

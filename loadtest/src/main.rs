@@ -1,11 +1,11 @@
-//! Measures Tollgate against a bare Pingora pass-through: `loadtest compare --gateway PATH`; and its limits,
-//! across gateways too: `loadtest limits`, `outage`, `stores`, `refusals`. Whether its charges are right whatever
+//! Measures what Tollgate costs beside a bare Pingora pass-through: `loadtest bench --gateway PATH`. Judges its limits
+//! across gateways: `loadtest limits` and `outage`. Whether its charges are right whatever
 //! happens: `kills`, `money` and `failover`. Whether providers that fail or attack are noticed: `upstreams` and `hostile`.
 //! Whether it can be changed and crowded under load: `reload`, `upgrade`, `crowd`, `descriptors` and `clock`.
 //! The parts can be run by hand: a fake provider, a closed loop of requests, many streams; the pass-through is the
 //! example `passthrough`.
 //!
-//! Reading order: [`mod@bench`] is the method, [`compare`], [`stores`] and [`refusals`] apply it; [`limits`] judges a
+//! Reading order: [`mod@bench`] is the method, [`suite`] applies it to scenarios and writes the report; [`limits`] judges a
 //! [`cluster`], [`outage`] what it does when Redis fails. [`ledger`] compares charges with a provider's count, and
 //! [`kills`], [`money`] and [`failover`] do what must not change them; [`upstreams`] and [`hostile`] let providers fail and
 //! attack. [`steady`] is good traffic, and [`mod@reload`], [`upgrade`] and [`crowd`] do what must not harm it. [`load`],
@@ -14,10 +14,8 @@
 
 mod balancer;
 mod bench;
-mod charges;
 mod clock;
 mod cluster;
-mod compare;
 mod connection;
 mod crowd;
 mod failover;
@@ -32,18 +30,18 @@ mod money;
 mod open;
 mod outage;
 mod pace;
+mod page;
 mod peers;
 mod process;
 mod provider;
 mod redis;
-mod refusals;
 mod relay;
 mod reload;
 mod report;
 mod rng;
 mod steady;
-mod stores;
 mod streams;
+mod suite;
 mod target;
 mod upgrade;
 mod upstreams;
@@ -84,16 +82,12 @@ enum Verb {
     Watch(watch::Watch),
     /// Read many event streams at once and measure the delay of each event.
     Streams(Streams),
-    /// Compare the gateway with the yardstick: processor time a request, memory, streams.
-    Compare(compare::Compare),
+    /// Measure what the gateway costs as its work grows, beside the yardstick, and compare that with the targets.
+    Bench(suite::Suite),
     /// Check that a limit holds across gateways: never more than allowed, and nobody refused below it.
     Limits(limits::Limits),
     /// Check that the policy for outages of Redis holds: killed, flushed, stopped, read-only and cut off under load.
     Outage(outage::Outage),
-    /// Measure what charging costs: off, on the embedded store, on Redis, beside a bare pass-through.
-    Charges(charges::Charges),
-    /// Compare limits in Redis with limits in memory: processor time, throughput, calls.
-    Stores(stores::Stores),
     /// Check that charges survive kill -9: a gateway is killed under load, and its ledger compared with the provider's count.
     Kills(kills::Kills),
     /// Check that exactly what is paid for is served, on two nodes and on one, and that revoked keys are refused everywhere.
@@ -114,8 +108,6 @@ enum Verb {
     Descriptors(crowd::descriptors::Descriptors),
     /// Check that a gateway whose clock jumps by a day opens and locks nothing; needs libfaketime, and is skipped without.
     Clock(clock::Clock),
-    /// Measure what a refusal costs: 429 with limits in memory and in Redis, 401.
-    Refusals(refusals::Refusals),
 }
 
 #[derive(Args)]
@@ -249,9 +241,9 @@ fn run(verb: Verb) -> Result<ExitCode> {
                 outcome.lost > 0 || outcome.first_error.is_some(),
             )))
         }
-        Verb::Compare(compare) => {
-            process::pin_self(compare.cores.load)?;
-            conclude(compare.out.clone(), compare.run())
+        Verb::Bench(suite) => {
+            process::pin_self(suite.cores.load)?;
+            conclude(None, suite.run())
         }
         Verb::Money(money) => conclude(money.out.clone(), money.run()),
         Verb::Failover(failover) => conclude(failover.out.clone(), failover.run()),
@@ -265,18 +257,6 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Kills(kills) => conclude(kills.out.clone(), kills.run()),
         Verb::Limits(limits) => conclude(limits.out.clone(), limits.run()),
         Verb::Outage(outage) => conclude(outage.out.clone(), outage.run()),
-        Verb::Charges(charges) => {
-            process::pin_self(charges.cores.load)?;
-            conclude(charges.out.clone(), charges.run())
-        }
-        Verb::Stores(stores) => {
-            process::pin_self(stores.cores.load)?;
-            conclude(stores.out.clone(), stores.run())
-        }
-        Verb::Refusals(refusals) => {
-            process::pin_self(refusals.cores.load)?;
-            conclude(refusals.out.clone(), refusals.run())
-        }
     }
 }
 
@@ -342,14 +322,14 @@ impl Load {
             Some(file) => std::fs::read(file)?,
             None => chat_body(&model, Answer::Whole).into_bytes(),
         };
-        let request = request(&target, &key, Answer::Whole, &body).into();
+        let request = request(&target, &key, Answer::Whole, &body);
         let until = match (requests, seconds, rate) {
             (None, Some(seconds), Some(rate)) => {
                 let open = open::OpenLoop {
                     title: "load",
                     target,
                     wire,
-                    request,
+                    request: request.into(),
                     pace: Pace::new(rate * 600, seconds),
                 };
                 let outcome = open.run().await?;
@@ -362,8 +342,9 @@ impl Load {
         let load = load::Load {
             target,
             wire,
-            request,
+            requests: load::Requests::one(request),
             connections,
+            at_once: connections,
             until,
             expect,
             answer: (expect == 200).then_some(provider::ANSWER),

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::time::clock_getcpuclockid;
+use nix::unistd::Pid;
 use tokio::time::sleep;
 
 use crate::Result;
@@ -133,14 +135,26 @@ impl Process {
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
-    /// User and system time of all threads so far, in clock ticks.
-    pub fn ticks(&self) -> Result<u64> {
-        ticks_of(self.child.id())
+    /// User and system time of all threads so far: see [`cpu_of`].
+    pub fn cpu(&self) -> Result<Duration> {
+        cpu_of(self.child.id())
     }
 
     /// What it holds in memory now.
     pub fn memory(&self) -> Result<Memory> {
         memory_of(self.child.id())
+    }
+
+    /// Begins to look anew for the most that it holds: see [`Process::peak`].
+    pub fn forget_peak(&self) -> Result<()> {
+        let file = format!("/proc/{}/clear_refs", self.child.id());
+        fs::write(&file, "5").map_err(|error| format!("{file}: {error}").into())
+    }
+
+    /// The most that was resident since [`Process::forget_peak`], in KiB.
+    pub fn peak(&self) -> Result<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        kib_of(&text, "VmHWM:").ok_or_else(|| "unreadable /proc/PID/status".into())
     }
 }
 
@@ -158,10 +172,11 @@ pub fn signal(id: u32, name: &str) -> Result<()> {
     }
 }
 
-/// User and system time of all threads of a process so far, in clock ticks.
-pub fn ticks_of(id: u32) -> Result<u64> {
-    let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
-    Ok(ticks_in(&stat).ok_or("unreadable /proc/PID/stat")?)
+/// User and system time of all threads of a process so far, those that have ended too; to the nanosecond, where the
+/// ticks of `/proc/PID/stat` are 10 ms.
+pub fn cpu_of(id: u32) -> Result<Duration> {
+    let id = Pid::from_raw(i32::try_from(id)?);
+    Ok(clock_getcpuclockid(id)?.now()?.into())
 }
 
 /// What a process holds in memory now.
@@ -179,11 +194,17 @@ pub fn descriptors_of(id: u32) -> Result<u64> {
     Ok(fs::read_dir(format!("/proc/{id}/fd"))?.count() as u64)
 }
 
+/// How many file descriptors this process and those that it starts may open at the most.
+pub fn most_descriptors() -> Result<u64> {
+    let text = fs::read_to_string("/proc/self/limits")?;
+    let (_, hard) = descriptor_limits(&text).ok_or("unreadable /proc/self/limits")?;
+    Ok(hard)
+}
+
 /// How many file descriptors this process and those that it starts may open: as many as the system lets it, at least
 /// so many.
 pub fn raise_descriptors(least: u64) -> Result<u64> {
-    let text = fs::read_to_string("/proc/self/limits")?;
-    let (_, hard) = descriptor_limits(&text).ok_or("unreadable /proc/self/limits")?;
+    let hard = most_descriptors()?;
     if hard < least {
         return Err(format!(
             "needs {least} file descriptors and may open {hard}: raise the hard limit (ulimit -Hn)"
@@ -217,17 +238,6 @@ impl Drop for Process {
     }
 }
 
-/// utime + stime: fields 14 and 15, counted after the name, which may hold anything.
-fn ticks_in(stat: &str) -> Option<u64> {
-    let mut fields = stat
-        .get(stat.rfind(')')? + 1..)?
-        .split_ascii_whitespace()
-        .skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some(user + system)
-}
-
 fn kib_of(text: &str, name: &str) -> Option<u64> {
     text.lines()
         .find_map(|line| line.strip_prefix(name))?
@@ -235,12 +245,6 @@ fn kib_of(text: &str, name: &str) -> Option<u64> {
         .next()?
         .parse()
         .ok()
-}
-
-/// Clock ticks per second.
-pub fn ticks_per_second() -> Result<f64> {
-    let output = Command::new("getconf").arg("CLK_TCK").output()?;
-    Ok(String::from_utf8(output.stdout)?.trim().parse()?)
 }
 
 /// The processor's name.
@@ -306,10 +310,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ticks_are_found_behind_a_strange_name() {
-        let stat = "42 (a) b (c) S 1 42 42 0 -1 4194304 100 0 0 0 130 70 5 5 20 0 1 0 100 0 0";
-        assert_eq!(ticks_in(stat), Some(200));
-        assert_eq!(ticks_in("42 (a"), None);
+    fn processor_time_is_that_of_the_other_process() -> Result<()> {
+        let scratch = Scratch::new()?;
+        let command = ["sh", "-c", "while :; do :; done"].map(OsStr::new);
+        let busy = Process::start("busy", None, &scratch, &command)?;
+        let before = busy.cpu()?;
+        // Ends when it has worked; the test runner would stop one that never does.
+        while busy.cpu()? < before + Duration::from_millis(2) {
+            std::thread::yield_now();
+        }
+        Ok(())
     }
 
     #[test]

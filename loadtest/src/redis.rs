@@ -134,9 +134,9 @@ impl Redis {
         self.address
     }
 
-    /// Processor time so far, in clock ticks.
-    pub fn ticks(&self) -> Result<u64> {
-        self.process.ticks()
+    /// Processor time so far.
+    pub fn cpu(&self) -> Result<Duration> {
+        self.process.cpu()
     }
 
     /// Begins to count calls anew.

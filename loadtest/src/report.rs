@@ -2,13 +2,14 @@
 
 use std::fmt::Write;
 
+use serde::{Deserialize, Serialize};
+
 use crate::load;
 use crate::open;
-use crate::process::Memory;
 use crate::streams;
 
 /// Repeated measurements of one quantity.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Samples(Vec<f64>);
 
 impl Samples {
@@ -37,6 +38,20 @@ impl Samples {
             (Some(value), _) => *value,
             (None, _) => f64::NAN,
         }
+    }
+
+    /// Each two that follow one another, taken together: a turn forth and the turn back. A single one is left out.
+    pub fn rounds(&self) -> Vec<f64> {
+        self.0
+            .chunks_exact(2)
+            .map(|pair| pair.iter().sum::<f64>() / 2.0)
+            .collect()
+    }
+
+    /// The least and the greatest; of none, nothing.
+    pub fn range(&self) -> (f64, f64) {
+        let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
+        (if least.is_finite() { least } else { 0.0 }, self.most())
     }
 
     /// Median, with the least and the greatest; of none, a dash.
@@ -69,102 +84,6 @@ impl Report {
             failures: Vec::new(),
         }
     }
-}
-
-/// What was measured of one proxy under requests.
-pub struct Requests {
-    /// What it is called in the table.
-    pub name: &'static str,
-    /// Microseconds of processor time a request.
-    pub cost: Samples,
-    /// Requests per second.
-    pub rate: Samples,
-    /// From its start to its first right answer, in milliseconds.
-    pub ready_ms: f64,
-    /// Memory after the start.
-    pub idle: Memory,
-    /// Memory after the last round.
-    pub loaded: Memory,
-}
-
-/// What was measured of one proxy, or of none, under streams.
-pub struct Streaming {
-    /// What it is called in the table.
-    pub name: &'static str,
-    /// Microseconds of processor time an event.
-    pub cost: Samples,
-    /// KiB a stream.
-    pub memory: Samples,
-    /// Added delay of the events, microseconds: median and 99th percentile.
-    pub delay: (Samples, Samples),
-    /// Events that arrived: all of them, or the run counts for nothing.
-    pub events: u64,
-}
-
-/// The table of requests; the first row is the yardstick.
-pub fn requests(rows: &[Requests]) -> String {
-    let mut text = String::from(
-        "| proxy | µs CPU / request | ratio | requests/s | ready, ms | RSS idle → loaded, MiB | PSS idle → loaded, MiB |\n\
-         | --- | --- | --- | --- | --- | --- | --- |\n",
-    );
-    for row in rows {
-        let Requests {
-            name,
-            cost,
-            rate,
-            ready_ms,
-            idle,
-            loaded,
-        } = row;
-        let ratio = cost.median() / rows[0].cost.median();
-        let mib = |kib: u64| kib as f64 / 1024.0;
-        let _ = writeln!(
-            text,
-            "| {name} | {} | {ratio:.3} | {} | {ready_ms:.0} | {:.1} → {:.1} | {:.1} → {:.1} |",
-            cost.spread(2),
-            rate.spread(0),
-            mib(idle.rss),
-            mib(loaded.rss),
-            mib(idle.pss),
-            mib(loaded.pss),
-        );
-    }
-    text
-}
-
-/// The table of streams; the first row is the yardstick.
-pub fn streaming(rows: &[Streaming]) -> String {
-    let mut text = String::from(
-        "| path | µs CPU / event | ratio | KiB / stream | added delay p50, µs | p99, µs | events | lost |\n\
-         | --- | --- | --- | --- | --- | --- | --- | --- |\n",
-    );
-    for Streaming {
-        name,
-        cost,
-        memory,
-        delay,
-        events,
-    } in rows
-    {
-        let own = match cost.median() {
-            median if median.is_nan() => "– | – | –".to_owned(),
-            median => {
-                format!(
-                    "{} | {:.3} | {}",
-                    cost.spread(2),
-                    median / rows[0].cost.median(),
-                    memory.spread(1)
-                )
-            }
-        };
-        let _ = writeln!(
-            text,
-            "| {name} | {own} | {} | {} | {events} | 0 |",
-            delay.0.spread(0),
-            delay.1.spread(0)
-        );
-    }
-    text
 }
 
 /// The lines that `load` prints.

@@ -14,7 +14,7 @@ use crate::load::microseconds;
 use crate::target::{Answer, Target, chat_body, request};
 
 /// Streams are opened one after the other, so far apart; also keeps their events from coming all at once.
-const APART: Duration = Duration::from_micros(1_100);
+pub const APART: Duration = Duration::from_micros(1_100);
 
 /// One run of streams.
 #[derive(Debug, Clone)]

@@ -69,6 +69,12 @@ pub const BODY_LENGTH: usize = 240;
 
 /// A chat request of [`BODY_LENGTH`] bytes (longer if the model's name or the stream options need it).
 pub fn chat_body(model: &str, answer: Answer) -> String {
+    chat_body_of(BODY_LENGTH, model, answer)
+}
+
+/// A chat request of so many bytes (longer if the model's name or the stream options need it): the prompt is as long as
+/// that takes.
+pub fn chat_body_of(length: usize, model: &str, answer: Answer) -> String {
     let stream = match answer {
         Answer::Whole => "",
         Answer::Events { .. } => r#""stream":true,"stream_options":{"include_usage":true},"#,
@@ -77,11 +83,11 @@ pub fn chat_body(model: &str, answer: Answer) -> String {
         r#"{{"model":"{model}",{stream}"max_tokens":64,"messages":[{{"role":"system","content":"Be brief."}},{{"role":"user","content":""#
     );
     let back = r#""}]}"#;
-    let words = "Say in one sentence what a tollgate is. ".repeat(8);
-    let room = BODY_LENGTH
-        .saturating_sub(front.len() + back.len())
-        .min(words.len());
-    format!("{front}{}{back}", &words[..room])
+    let sentence = "Say in one sentence what a tollgate is. ";
+    let room = length.saturating_sub(front.len() + back.len());
+    let mut words = sentence.repeat(room / sentence.len() + 1);
+    words.truncate(room);
+    format!("{front}{words}{back}")
 }
 
 /// The bytes of one request, built once and sent many times.
@@ -133,6 +139,8 @@ mod tests {
     #[test]
     fn the_request_has_the_size_of_the_method() {
         assert_eq!(chat_body("bench-model", Answer::Whole).len(), BODY_LENGTH);
+        let long = chat_body_of(20_000, "bench-model", Answer::Whole);
+        assert!(long.len() == 20_000 && long.ends_with(r#""}]}"#));
         let stream = chat_body(
             "bench-model",
             Answer::Events {

@@ -7,7 +7,7 @@ use clap::{Args, value_parser};
 use tokio::time::sleep;
 
 use crate::Result;
-use crate::process::{Memory, memory_of, ticks_of, ticks_per_second};
+use crate::process::{Memory, cpu_of, memory_of};
 use crate::report::{Report, Samples};
 
 /// The command line.
@@ -28,8 +28,8 @@ pub struct Watch {
 #[derive(Clone, Copy)]
 struct Look {
     at: Duration,
-    /// Clock ticks so far.
-    ticks: u64,
+    /// Processor time so far.
+    cpu: Duration,
     memory: Memory,
 }
 
@@ -41,12 +41,11 @@ impl Watch {
             seconds,
             interval_ms,
         } = self;
-        let second = ticks_per_second()?;
         let begin = Instant::now();
         let look = || -> Result<Look> {
             Ok(Look {
                 at: begin.elapsed(),
-                ticks: ticks_of(pid)?,
+                cpu: cpu_of(pid)?,
                 memory: memory_of(pid)?,
             })
         };
@@ -58,11 +57,11 @@ impl Watch {
             let Ok(look) = look() else { break };
             looks.push(look);
         }
-        Ok(Report::sound(table(pid, &looks, second)))
+        Ok(Report::sound(table(pid, &looks)))
     }
 }
 
-fn table(pid: u32, looks: &[Look], ticks_per_second: f64) -> String {
+fn table(pid: u32, looks: &[Look]) -> String {
     let mut text = String::from(
         "| seconds | CPU, % of a core | PSS, MiB | RSS, MiB |\n| --- | --- | --- | --- |\n",
     );
@@ -72,8 +71,8 @@ fn table(pid: u32, looks: &[Look], ticks_per_second: f64) -> String {
     for pair in looks.windows(2) {
         let [before, now] = pair else { continue };
         let time = (now.at - before.at).as_secs_f64();
-        let ticks = now.ticks.saturating_sub(before.ticks) as f64;
-        let percent = 100.0 * ticks / ticks_per_second / time;
+        let worked = now.cpu.saturating_sub(before.cpu).as_secs_f64();
+        let percent = 100.0 * worked / time;
         share.add(percent);
         pss.add(mib(now.memory.pss));
         rss.add(mib(now.memory.rss));
@@ -102,9 +101,9 @@ mod tests {
 
     #[test]
     fn the_share_of_a_core_is_that_between_two_looks() {
-        let look = |seconds, ticks, pss| Look {
+        let look = |seconds, centiseconds: u64, pss| Look {
             at: Duration::from_secs(seconds),
-            ticks,
+            cpu: Duration::from_millis(10 * centiseconds),
             memory: Memory { rss: 2 * pss, pss },
         };
         let looks = [
@@ -112,7 +111,7 @@ mod tests {
             look(1, 1050, 2048),
             look(3, 1250, 4096),
         ];
-        let text = table(7, &looks, 100.0);
+        let text = table(7, &looks);
         assert!(text.contains("| 1.0 | 50.0 | 2.0 | 4.0 |"), "{text}");
         assert!(text.contains("| 3.0 | 100.0 | 4.0 | 8.0 |"), "{text}");
         assert!(

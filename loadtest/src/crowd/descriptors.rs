@@ -16,9 +16,7 @@ use crate::Result;
 use crate::ledger::claims::Claims;
 use crate::ledger::provider::Provider;
 use crate::ledger::sight;
-use crate::process::{
-    Scratch, descriptors_of, existing, processor, raise_descriptors, ticks_per_second,
-};
+use crate::process::{Scratch, descriptors_of, existing, processor, raise_descriptors};
 use crate::report::Report;
 use crate::steady::Steady;
 use crate::steady::balance::Balance;
@@ -189,14 +187,14 @@ impl Descriptors {
 /// Percent of a core that it takes for some time.
 async fn busy(gateway: &Gateway, time: Duration) -> Result<f64> {
     let begin = Instant::now();
-    let ticks = gateway.process.ticks()?;
+    let before = gateway.process.cpu()?;
     sleep(time).await;
-    let ticks = gateway.process.ticks()? - ticks;
-    Ok(percent(ticks, ticks_per_second()?, begin.elapsed()))
+    let worked = gateway.process.cpu()?.saturating_sub(before);
+    Ok(percent(worked, begin.elapsed()))
 }
 
-fn percent(ticks: u64, per_second: f64, time: Duration) -> f64 {
-    100.0 * ticks as f64 / per_second / time.as_secs_f64()
+fn percent(worked: Duration, time: Duration) -> f64 {
+    100.0 * worked.as_secs_f64() / time.as_secs_f64()
 }
 
 impl Seen {
@@ -277,7 +275,13 @@ mod tests {
 
     #[test]
     fn a_core_that_works_all_the_time_is_a_hundred_percent() {
-        assert_eq!(percent(200, 100.0, Duration::from_secs(2)), 100.0);
-        assert_eq!(percent(5, 100.0, Duration::from_secs(1)), 5.0);
+        assert_eq!(
+            percent(Duration::from_secs(2), Duration::from_secs(2)),
+            100.0
+        );
+        assert_eq!(
+            percent(Duration::from_millis(50), Duration::from_secs(1)),
+            5.0
+        );
     }
 }
