@@ -1,13 +1,14 @@
 # What people and CI run. Needs Rust and make; tests/prepare.sh sees to the rest.
 
-.PHONY: help run test check bench soak docs
+.PHONY: help run test check bench bench-quick soak docs
 
 # `make` alone: this list.
 help:
 	@echo 'make run     build the release and serve conf/tollgate.yaml on 127.0.0.1:8080'
 	@echo 'make test    all tests, the official SDKs included'
 	@echo 'make check   format, lints, documentation, licences'
-	@echo 'make bench   compare with a bare Pingora pass-through; takes minutes, needs two idle cores'
+	@echo 'make bench   every scenario beside a bare Pingora and other proxies, written to docs/benchmarks.md; two idle cores, forty minutes'
+	@echo 'make bench-quick  the same with few rounds and points, compared with the run before; five minutes'
 	@echo 'make soak    limits, charges, providers that fail, reloads, upgrades and crowds under load; an hour'
 	@echo 'make docs    write the generated pages of docs/ anew'
 
@@ -40,31 +41,37 @@ check:
 	fi
 	@echo 'advisories were not checked: run `cargo deny check advisories` where there is a network'
 
-# Processor time a request, memory and streams, beside a bare Pingora pass-through.
+# The gateway and the load test; the yardstick apart, for an example is built with what tests need, and the gateway would be too.
+define built
+	cargo build --release --package loadtest --example passthrough --locked
+	cargo build --release --workspace --locked
+endef
+loadtest = "$${CARGO_TARGET_DIR:-target}"/release/loadtest
+gateway = --gateway "$${CARGO_TARGET_DIR:-target}"/release/tollgate
+
+# Processor time, memory and delays as the work grows, and what of the targets holds. `--only NAME` measures one scenario
+# alone, and leaves the others in the page as they are.
 bench:
 	@tests/prepare.sh bench
-# The yardstick apart: an example is built with what tests need, and the gateway would be too.
-	cargo build --release --package loadtest --example passthrough --locked
-	cargo build --release --workspace --locked
-	"$${CARGO_TARGET_DIR:-target}"/release/loadtest compare --gateway "$${CARGO_TARGET_DIR:-target}"/release/tollgate --streams
+	$(built)
+	$(loadtest) bench $(gateway) --write docs/benchmarks.md
 
-# Limits hold across gateways, to the request; what they cost in memory and in Redis, and what a refusal costs. Then
-# charges: gateways that are killed, balances that many fight for, a Redis that is killed and replaced. Then providers
-# that fail (nine minutes, most of it 30 s for each of nine faults), and that attack (two). Then what is done
-# to a gateway while it serves, new configurations (eleven minutes), successors (nine), crowds (seven), no descriptors and
-# a clock that jumps (one each).
-soak: loadtest = "$${CARGO_TARGET_DIR:-target}"/release/loadtest
-soak: gateway = --gateway "$${CARGO_TARGET_DIR:-target}"/release/tollgate
+# Into target/bench; says which ratios are within 10 % of those of the run before.
+bench-quick:
+	@tests/prepare.sh bench
+	$(built)
+	$(loadtest) bench $(gateway) --quick
+
+# Limits hold across gateways, to the request. Then charges: gateways that are killed, balances that many fight for, a Redis
+# that is killed and replaced. Then providers that fail (nine minutes, most of it 30 s for each of nine faults), and that
+# attack (two). Then what is done to a gateway while it serves, new configurations (eleven minutes), successors (nine),
+# crowds (seven), no descriptors and a clock that jumps (one each).
 soak:
 	@tests/prepare.sh soak
-	cargo build --release --package loadtest --example passthrough --locked
-	cargo build --release --workspace --locked
+	$(built)
 	$(loadtest) limits $(gateway) --nodes 2 --seconds 120
 	$(loadtest) limits $(gateway) --nodes 3 --seconds 120
 	$(loadtest) outage $(gateway)
-	$(loadtest) stores $(gateway)
-	$(loadtest) refusals $(gateway)
-	$(loadtest) charges $(gateway)
 	$(loadtest) kills $(gateway) --times 50
 	$(loadtest) kills $(gateway) --times 50 --redis
 	$(loadtest) money $(gateway)

@@ -22,6 +22,9 @@ if [ "${1:-build}" = test ]; then
     need redis-server redis-server # tests start servers of their own,
     need setpriv util-linux        # which end with them
 fi
+if [ "${1:-build}" = bench ]; then
+    need prlimit util-linux # ten thousand connections
+fi
 if [ "${1:-build}" = soak ]; then
     # Where these are, though not every user's PATH names it.
     PATH=$PATH:/usr/local/sbin:/usr/sbin
