@@ -162,8 +162,9 @@ impl Answered {
             .await?;
         self.sent += turn.sent;
         let mut measured = taken(&turn);
-        if self.shared && turn.redis.is_none_or(|redis| redis.calls < 1.0) {
-            return Err("fewer calls of Redis than requests".into());
+        // Those who ask at the same moment may share a call; who never asks would look splendid.
+        if self.shared && turn.redis.is_none_or(|redis| redis.calls == 0.0) {
+            return Err("Redis was not asked".into());
         }
         if let Some(body) = self.body {
             measured.push((Measure::Throughput, body as f64 / turn.cost));
