@@ -49,8 +49,8 @@ endef
 loadtest = "$${CARGO_TARGET_DIR:-target}"/release/loadtest
 gateway = --gateway "$${CARGO_TARGET_DIR:-target}"/release/tollgate
 
-# Processor time, memory and delays as the work grows, and what of the targets holds. One scenario alone:
-# `target/release/loadtest bench --gateway target/release/tollgate --only NAME --write docs/benchmarks.md`.
+# Processor time, memory and delays as the work grows, and what of the targets holds. `--only NAME` measures one scenario
+# alone, and leaves the others in the page as they are.
 bench:
 	@tests/prepare.sh bench
 	$(built)

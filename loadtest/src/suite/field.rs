@@ -84,10 +84,12 @@ impl Field {
         self.bench.serve("Tollgate", &self.program, variant).await
     }
 
-    /// A gateway with everything on: key, routing, limits of every kind, hold and settlement, usage, metrics, access log.
-    pub async fn everything(&self) -> Result<Proxy> {
+    /// A gateway with everything on: key, routing, limits of every kind, hold and settlement, usage, metrics, access log;
+    /// with a cap on connections, if it is to have more than the system's limits give.
+    pub async fn everything(&self, connections: Option<u64>) -> Result<Proxy> {
         self.gateway(&Variant {
             charging: true,
+            connections,
             ..Variant::plain(&self.client)
         })
         .await

@@ -46,7 +46,7 @@ pub async fn size(field: &Field) -> Result<Plan> {
             let cell = Cell::sized(*size as u64, side);
             let (cell, proxy) = match side {
                 BARE => (cell, field.bare().await?),
-                _ => (cell.against(yardstick), field.everything().await?),
+                _ => (cell.against(yardstick), field.everything(None).await?),
             };
             let charged = proxy.admin.is_some();
             let load = load(field, &proxy, *size);
@@ -90,7 +90,10 @@ pub async fn beside(field: &Field) -> Result<Plan> {
             let cell = Cell::new(point, side);
             let (cell, proxy) = match side {
                 BARE => (cell, field.bare().await?),
-                _ => (cell.against(planned.len() - 1), field.everything().await?),
+                _ => (
+                    cell.against(planned.len() - 1),
+                    field.everything(None).await?,
+                ),
             };
             let large = (point == BESIDE).then(|| load(field, &proxy, LARGEST_BODY));
             let work = Beside {
