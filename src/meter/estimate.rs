@@ -4,7 +4,7 @@
 //! Chinese, Japanese or Korean character or an emoji, half a token for other letters. It is corrected
 //! by the real usage when the request has ended; until then it only has to be near.
 
-use memchr::memchr;
+use memchr::{memchr, memrchr};
 
 /// Without `max_tokens` an answer is taken to be this long: what most answers stay below.
 pub const OUTPUT: u64 = 1024;
@@ -25,9 +25,14 @@ pub fn prompt(body: &[u8]) -> u64 {
         return text(body);
     }
     let (mut tokens, mut from) = (0, 0);
-    loop {
-        let rest = body.get(from..).unwrap_or_default();
-        // Escaped quotes cut a text in two, which changes nothing but the rounding.
+    while let Some(rest @ [_, ..]) = body.get(from..) {
+        let near = rest.get(..LONGEST_WORD).unwrap_or(rest);
+        // Up to the last quote that is near, nothing is longer than a word: all of that is text.
+        if let Some(quote) = memrchr(b'"', near) {
+            tokens += text(near.get(..quote).unwrap_or_default());
+            from += quote + 1;
+            continue;
+        }
         let end = memchr(b'"', rest).unwrap_or(rest.len());
         let piece = rest.get(..end).unwrap_or_default();
         let before = body.get(..from).unwrap_or_default();
@@ -35,11 +40,9 @@ pub fn prompt(body: &[u8]) -> u64 {
             true => ATTACHMENT,
             false => text(piece),
         };
-        if end == rest.len() {
-            return tokens;
-        }
         from += end + 1;
     }
+    tokens
 }
 
 /// Members in which the APIs take files: their values are no text that a model reads.
@@ -51,7 +54,7 @@ fn is_attachment(before: &[u8], piece: &[u8]) -> bool {
         let key = before.strip_suffix(b"\"")?.trim_ascii_end();
         let key = key.strip_suffix(b":")?.trim_ascii_end();
         let key = key.strip_suffix(b"\"")?;
-        let start = memchr::memrchr(b'"', key)? + 1;
+        let start = memrchr(b'"', key)? + 1;
         key.get(start..)
     };
     member().is_some_and(|member| FILES.contains(&member))
