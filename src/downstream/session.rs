@@ -220,7 +220,11 @@ impl Downstream {
     }
 
     async fn write_tasks(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
-        self.mend().await?;
+        // In boxes what is rare, so that this future fits in a block that allocators have at hand: it is made for each
+        // piece of an answer.
+        if self.interrupted {
+            Box::pin(self.mend()).await?;
+        }
         if let Some(Wire::H1(wire)) = &mut self.wire {
             wire.set_close_on_response_before_downstream_finish(true);
             if self.exchange.is_last() && tasks.iter().any(|task| begins(task).is_some()) {
@@ -238,7 +242,7 @@ impl Downstream {
             ) {
                 (Poll::Ready(written), _) => return written,
                 (Poll::Pending, None) => return write.await,
-                (Poll::Pending, Some(until)) => timeout_at(until, write).await,
+                (Poll::Pending, Some(until)) => Box::pin(timeout_at(until, write)).await,
             }
         };
         written.unwrap_or_else(|_| {
