@@ -1,7 +1,7 @@
 //! [`Edge`]: serves connections: it reads each request's header, wraps the session and hands it to the proxy.
 //!
 //! Pingora's own loop over the requests of a connection has the state of both protocols in it, and a buffer of 4 KiB for
-//! the header of each request; it is used for HTTP/2 alone ([`Streams`]).
+//! the header of each request; it is used for HTTP/2 alone (`Streams`).
 
 use super::again::at_once;
 use super::closing::{LINGER, drain, linger};

@@ -2,7 +2,7 @@
 //! a send, since a header waits for the body that follows it at once; the task that Pingora's pool starts for each
 //! connection it is given back; and two calls into the system that only ask whether a pooled connection is the right one.
 //!
-//! Pingora is made to believe that it connects anew for each request: it gets a *virtual* socket, a [`Line`], and cannot
+//! Pingora is made to believe that it connects anew for each request: it gets a *virtual* socket, a `Line`, and cannot
 //! keep that. When it asks whether a connection is fit for its pool the line says no, and goes back to ours.
 
 use super::peer::Sending;
