@@ -39,7 +39,7 @@ pub fn streams(field: &Field) -> Result<Plan> {
         // All are live for some time between the last opening and the first end.
         let ramp = APART * u32::try_from(count)?;
         let ramp_ms = u64::try_from(ramp.as_millis())?;
-        let live_ms = field.pick(3_000, 10_000);
+        let live_ms = field.pick(2_000, 10_000);
         let yardstick = planned.len();
         for (side, name) in [
             (Side::Bare, BARE),
@@ -76,8 +76,9 @@ pub fn streams(field: &Field) -> Result<Plan> {
         )
     };
     Ok(Plan {
-        rounds: field.pick(1, 2),
-        turn: format!("{} s with all streams live a turn", field.pick(3, 10)),
+        // A few seconds of one turn tell a third more or less by chance.
+        rounds: field.pick(3, 2),
+        turn: format!("{} s with all streams live a turn", field.pick(2, 10)),
         scenario,
         planned,
     })
