@@ -12,12 +12,15 @@
 //! | 0 words | [`id`], [`clock`], [`billing::money`], [`rejection`], `nearest` | std; http and bytes for header values |
 //! | 1 pure | [`route`], [`auth`], [`catalog`], [`limit`] (words, [`limit::bucket`], [`limit::overload`], [`limit::state`]), [`upstream`] (selection), [`wire`], [`meter`], [`billing`] (words, [`billing::period`], [`billing::hold`], [`billing::wallet`]) | 0 |
 //! | 2 use cases | [`admit`] | 0–1 |
-//! | 3 adapters | [`record`], [`store`], [`limit::memory`], [`limit::redis`], [`limit::limiter`], `limit::joined`, `limit::settling`, [`limit::flood`], [`auth::directory`], [`auth::registry`], [`auth::shared`], [`billing::ledger`] and what it is made of ([`billing::asking`], `billing::books`, [`billing::embedded`], [`billing::journal`], `billing::leftovers`, `billing::lines`, `billing::nodes`, `billing::recent`, `billing::redis`, [`billing::seeds`]), [`admit::gate`], [`upstream::addresses`], [`upstream::pool`] | 0–2 |
+//! | 3 adapters | [`record`], [`store`], [`limit::memory`], [`limit::redis`], [`limit::limiter`], `limit::joined`, `limit::settling`, [`limit::flood`], [`auth::directory`], [`auth::registry`], [`auth::shared`], [`billing::ledger`] and what it is made of ([`billing::asking`], `billing::books`, [`billing::embedded`], [`billing::journal`], `billing::leftovers`, `billing::lines`, `billing::nodes`, `billing::recent`, `billing::redis`, [`billing::seeds`]), [`admit::gate`], [`upstream::addresses`], [`upstream::pool`], [`socket`] | 0–2 |
 //! | 4 shell | [`downstream`], [`proxy`], [`admin`], [`demo`], [`upstream::dial`], [`upstream::peer`] | all below, pingora |
 //! | 5 wiring | [`config`] (seen by 5 only), [`server`], [`cli`] | all |
 
 // Accept: listeners, TLS, start and shutdown.
 pub mod server;
+
+// What is sent, and when.
+pub mod socket;
 
 // The client's side of an exchange.
 pub mod downstream;

@@ -1,14 +1,15 @@
 //! Listening sockets: accept, dress with TLS and buffers, serve.
 
+use super::client::Client;
 use super::door::{Door, Guest, Loan, Trouble};
 use super::stream::Buffered;
 use crate::limit::overload::out_of_descriptors;
+use crate::socket::Socket;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use pingora::apps::ServerApp;
 use pingora::listeners::tls::Acceptor;
-use pingora::protocols::l4::stream::Stream as L4;
-use pingora::protocols::{GetSocketDigest, SocketDigest, Stream};
+use pingora::protocols::{SocketDigest, Stream};
 use pingora::server::ShutdownWatch;
 use socket2::SockRef;
 use std::future::pending;
@@ -144,10 +145,9 @@ async fn greet<A>(
     let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
     // Told here, the address costs no system call a request.
     let _ = digest.peer_addr.set(Some(peer.into()));
-    let mut stream = L4::from(socket);
-    stream.set_socket_digest(digest);
+    let stream = Client::new(Socket::new(socket), digest);
     let stream: Stream = match tls {
-        None => Box::new(Buffered::new(stream)),
+        None => Box::new(Buffered::new(stream, false)),
         Some(acceptor) => match encrypted(stream, acceptor).await {
             Some(stream) => stream,
             None => return,
@@ -158,10 +158,10 @@ async fn greet<A>(
 
 /// The connection with TLS. In a box, since the handshake is large and soon over: what it takes is not kept for as long as
 /// the connection lasts.
-fn encrypted(stream: L4, acceptor: Arc<Acceptor>) -> BoxFuture<'static, Option<Stream>> {
+fn encrypted(stream: Client, acceptor: Arc<Acceptor>) -> BoxFuture<'static, Option<Stream>> {
     Box::pin(async move {
         match timeout(HANDSHAKE, acceptor.tls_handshake(stream)).await {
-            Ok(Ok(stream)) => return Some(Box::new(Buffered::new(stream)) as Stream),
+            Ok(Ok(stream)) => return Some(Box::new(Buffered::new(stream, true)) as Stream),
             // Scanners do this all day: nothing for a log.
             Ok(Err(error)) => log::debug!("TLS handshake failed: {}", error.etype().as_str()),
             Err(_) => log::debug!("TLS handshake timed out"),

@@ -5,6 +5,7 @@ mod books;
 mod build;
 mod caps;
 mod checks;
+mod client;
 pub(crate) mod door;
 pub mod handover;
 mod keys;

@@ -42,6 +42,8 @@ const PREFACE_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Buffered<S: IO> {
     stream: S,
+    /// Small writes wait here: with TLS each would be a record of its own. Else they do in the socket.
+    joins: bool,
     /// What waits to be written.
     waiting: Vec<u8>,
     /// How much of it has been written.
@@ -54,11 +56,12 @@ pub struct Buffered<S: IO> {
 }
 
 impl<S: IO> Buffered<S> {
-    /// Buffers a connection.
-    pub fn new(stream: S) -> Buffered<S> {
+    /// Watches a connection, and buffers it if small writes are to be joined here.
+    pub fn new(stream: S, joins: bool) -> Buffered<S> {
         let http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
         Buffered {
             stream,
+            joins,
             waiting: Vec::new(),
             written: 0,
             stalled: None,
@@ -96,7 +99,7 @@ impl<S: IO> Buffered<S> {
     }
 
     fn accept(&mut self, buf: &[u8], cx: &mut Context<'_>) -> Poll<Result<usize>> {
-        if !ready!(self.waits(buf.len(), cx))? {
+        if !self.joins || !ready!(self.waits(buf.len(), cx))? {
             return Pin::new(&mut self.stream).poll_write(cx, buf);
         }
         self.put(buf);
@@ -110,7 +113,7 @@ impl<S: IO> Buffered<S> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<usize>> {
         let total = bufs.iter().map(|buf| buf.len()).sum();
-        let together = self.stream.is_write_vectored();
+        let together = !self.joins || self.stream.is_write_vectored();
         if (self.waiting.is_empty() && together) || !ready!(self.waits(total, cx))? {
             return Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         }
@@ -270,7 +273,7 @@ mod tests {
     #[tokio::test]
     async fn small_writes_leave_together_and_nothing_is_kept_for_them() {
         let (near, mut far) = duplex(1 << 16);
-        let mut near = Buffered::new(near);
+        let mut near = Buffered::new(near, true);
         near.write_all(b"header, ").await.unwrap();
         near.write_all(b"body").await.unwrap();
         assert_eq!(arrived(&mut far), b"");
@@ -285,7 +288,7 @@ mod tests {
     #[tokio::test]
     async fn pieces_that_come_together_leave_at_once_but_not_before_what_waits() {
         let (near, mut far) = duplex(1 << 16);
-        let mut near = Buffered::new(near);
+        let mut near = Buffered::new(near, true);
         let pieces = [IoSlice::new(b"4\r\n"), IoSlice::new(b"data\r\n")];
         assert_eq!(near.write_vectored(&pieces).await.unwrap(), 9);
         assert_eq!(arrived(&mut far), b"4\r\ndata\r\n");
@@ -299,7 +302,7 @@ mod tests {
     #[tokio::test]
     async fn what_does_not_fit_does_not_wait() {
         let (near, mut far) = duplex(1 << 16);
-        let mut near = Buffered::new(near);
+        let mut near = Buffered::new(near, true);
         near.write_all(&[1; 3000]).await.unwrap();
         near.write_all(&[2; 3000]).await.unwrap();
         assert_eq!(arrived(&mut far), [1; 3000]);
@@ -313,7 +316,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_takes_nothing_is_let_go_and_who_takes_it_slowly_is_not() {
         let (near, mut far) = duplex(16);
-        let mut near = Buffered::new(near);
+        let mut near = Buffered::new(near, true);
         near.write_all(&[7; 100]).await.unwrap();
         let mut taken = vec![0; 100];
         let (flushed, read) = tokio::join!(near.flush(), far.read_exact(&mut taken));

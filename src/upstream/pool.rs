@@ -1,10 +1,10 @@
 //! [`Pool`]: connections to a plain provider that are kept between two requests.
 
+use crate::socket::Socket;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
@@ -28,51 +28,42 @@ struct Kept {
     swept: bool,
 }
 
-/// A connection between two requests, and a buffer that comes with it.
+/// A connection between two requests.
 #[derive(Debug)]
 struct Idle {
-    stream: TcpStream,
-    buffer: Vec<u8>,
+    stream: Socket,
     address: SocketAddr,
     since: Instant,
 }
 
 impl Idle {
     fn is_good(&self, now: Instant) -> bool {
-        now - self.since < IDLE && is_quiet(&self.stream)
+        now - self.since < IDLE && self.stream.is_quiet()
     }
 }
 
-/// Whether the provider has neither closed the connection nor said anything on it. That costs no call into the
-/// system where nothing has happened: tokio knows.
-fn is_quiet(stream: &TcpStream) -> bool {
-    let read = stream.try_read(&mut [0]);
-    matches!(read, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
-}
-
 impl Pool {
-    /// The connection to this address that was used last, with its buffer.
-    pub fn take(&self, address: SocketAddr) -> Option<(TcpStream, Vec<u8>)> {
+    /// The connection to this address that was used last.
+    pub fn take(&self, address: SocketAddr) -> Option<Socket> {
         let now = Instant::now();
         let mut kept = self.kept();
         loop {
             let at = kept.idle.iter().rposition(|idle| idle.address == address)?;
             let idle = kept.idle.remove(at)?;
             if idle.is_good(now) {
-                return Some((idle.stream, idle.buffer));
+                return Some(idle.stream);
             }
         }
     }
 
     /// Keeps a connection on which a request has come to its end.
-    pub fn put(self: &Arc<Self>, stream: TcpStream, buffer: Vec<u8>, address: SocketAddr) {
+    pub fn put(self: &Arc<Self>, stream: Socket, address: SocketAddr) {
         // Without a runtime the process is ending.
         let Ok(runtime) = Handle::try_current() else {
             return;
         };
         let idle = Idle {
             stream,
-            buffer,
             address,
             since: Instant::now(),
         };
@@ -116,7 +107,7 @@ async fn sweep(pool: Weak<Pool>) {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     /// A pool with one connection, that connection's other end, and its address.
     async fn pooled() -> (Arc<Pool>, TcpStream, SocketAddr) {
@@ -125,7 +116,7 @@ mod tests {
         let stream = TcpStream::connect(address).await.unwrap();
         let (other, _) = listener.accept().await.unwrap();
         let pool = Arc::new(Pool::default());
-        pool.put(stream, Vec::new(), address);
+        pool.put(Socket::new(stream), address);
         (pool, other, address)
     }
 
