@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep, timeout};
 
 /// An answer's header and a small body fit in and leave in one system call.
 const WRITE_BUFFER: usize = 4 << 10;
@@ -201,10 +201,14 @@ impl<S: IO> AsyncWrite for Buffered<S> {
 #[async_trait]
 impl<S: IO> Shutdown for Buffered<S> {
     async fn shutdown(&mut self) {
-        // What fails to be flushed now has no one left to read it.
-        let _ = poll_fn(|cx| self.drain(cx)).await;
-        let _ = tokio::io::AsyncWriteExt::flush(&mut self.stream).await;
-        Shutdown::shutdown(&mut self.stream).await;
+        let shut = async {
+            // What fails to be flushed now has no one left to read it.
+            let _ = poll_fn(|cx| self.drain(cx)).await;
+            let _ = tokio::io::AsyncWriteExt::flush(&mut self.stream).await;
+            Shutdown::shutdown(&mut self.stream).await;
+        };
+        // Nor does who takes nothing.
+        let _ = timeout(STALLED, shut).await;
     }
 }
 
@@ -324,5 +328,8 @@ mod tests {
         near.write_all(&[7; 100]).await.unwrap();
         let error = near.flush().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);
+        // Nobody waits for it at the end either.
+        let shut = timeout(2 * STALLED, Shutdown::shutdown(&mut near));
+        shut.await.expect("it is given up");
     }
 }
