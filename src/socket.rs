@@ -2,14 +2,15 @@
 //! all other connections.
 //!
 //! A send costs most by what it sets off: the other side is woken, and where that is another processor, or a virtual one,
-//! waking it takes longer than the send. Sends that follow each other wake it once. So does an answer's header that leaves
-//! with its body, in one send. Nothing waits longer than for the tasks that are ready now, and [`BATCH`] of them at most.
+//! waking it takes longer than the send. Sends that follow each other wake it once, and a header leaves with its body, in
+//! one send. What waits does so for the tasks of this thread that are ready now, and for [`BATCH`] connections at most.
 //!
 //! What is written counts as sent, as it does where the system has it in a buffer of its own: an error shows at the next
-//! call. Who does not take it is waited for by the next write.
+//! call. Where the other side takes less than it is sent, nothing is gathered: writes wait until the system has them.
 
 use socket2::SockRef;
-use std::io::{Error, ErrorKind, IoSlice, Result};
+use std::io::{ErrorKind, IoSlice, Result};
+use std::iter;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
@@ -29,8 +30,8 @@ const WAITING: usize = 16 << 10;
 /// So many connections leave at once, though the turn is not over.
 const BATCH: usize = 32;
 
-/// What leaves and is not taken for so long is given up.
-const STALLED: Duration = Duration::from_secs(30);
+/// What nobody takes any of for so long is given up, once nobody has the connection any more.
+const ORPHANED: Duration = Duration::from_secs(5);
 
 /// A connection.
 #[derive(Debug)]
@@ -50,26 +51,36 @@ struct Write {
 struct Out {
     bytes: Vec<u8>,
     sent: usize,
-    /// It leaves at the end of the turn, or as soon as the other side takes it.
-    leaving: bool,
-    failed: Option<Error>,
+    /// It is among those that leave at the end of the turn.
+    listed: bool,
+    /// The system took less than was sent when it was asked last.
+    blocked: bool,
+    /// A task sends what waits as soon as it is taken.
+    followed: bool,
+    /// Nobody has the connection any more.
+    orphaned: bool,
+    /// Why nothing more can be sent: what comes after would come behind a gap.
+    failed: Option<ErrorKind>,
 }
 
 impl Out {
+    fn waiting(&self) -> &[u8] {
+        self.bytes.get(self.sent..).unwrap_or_default()
+    }
+
     /// Nothing waits any more. The memory goes too: most connections are idle most of the time.
     fn empty(&mut self) {
         self.bytes = Vec::new();
         self.sent = 0;
-        self.leaving = false;
     }
 
-    fn fail(&mut self, error: Error) {
+    fn fail(&mut self, error: ErrorKind) {
         self.empty();
         self.failed = Some(error);
     }
 
-    fn outcome(&mut self) -> Result<()> {
-        self.failed.take().map_or(Ok(()), Err)
+    fn outcome(&self) -> Result<()> {
+        self.failed.map_or(Ok(()), |kind| Err(kind.into()))
     }
 }
 
@@ -82,9 +93,18 @@ impl Socket {
         Socket { read, write }
     }
 
-    /// Whether the other side has neither closed the connection nor said anything on it. That costs no call into the
-    /// system where nothing has happened: tokio knows.
+    /// Whether all that was written has been sent.
+    pub fn is_sent(&self) -> bool {
+        let out = self.write.out();
+        out.waiting().is_empty() && out.failed.is_none()
+    }
+
+    /// Whether nothing waits, and the other side has neither closed the connection nor said anything on it. That costs no
+    /// call into the system where nothing has happened: tokio knows.
     pub fn is_quiet(&self) -> bool {
+        if !self.is_sent() {
+            return false;
+        }
         let read = self.read.try_read(&mut [0]);
         matches!(read, Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
@@ -93,6 +113,7 @@ impl Socket {
 impl Drop for Socket {
     /// Who comes to the end of an answer may be dropped at once.
     fn drop(&mut self) {
+        self.write.out().orphaned = true;
         self.write.send();
     }
 }
@@ -109,49 +130,98 @@ impl Write {
         self.out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends what waits, as far as it is taken; false if some is left.
-    fn send(&self) -> bool {
+    /// Sends what waits; as soon as it is taken, if it is not now.
+    fn send(self: &Arc<Self>) {
         let mut out = self.out();
-        self.send_of(&mut out)
+        out.listed = false;
+        if !self.send_of(&mut out)
+            && !out.followed
+            && let Ok(runtime) = Handle::try_current()
+        {
+            out.followed = true;
+            runtime.spawn(self.clone().follow());
+        }
     }
 
+    /// Sends what waits, as far as it is taken; false if some is left.
     fn send_of(&self, out: &mut Out) -> bool {
-        while let Some(rest @ [_, ..]) = out.bytes.get(out.sent..) {
-            match self.half.try_write(rest) {
-                Ok(0) => out.fail(ErrorKind::WriteZero.into()),
+        while let waiting @ [_, ..] = out.waiting() {
+            match self.half.try_write(waiting) {
+                Ok(0) => out.fail(ErrorKind::WriteZero),
                 Ok(sent) => out.sent += sent,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
-                Err(error) => out.fail(error),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    out.blocked = true;
+                    return false;
+                }
+                Err(error) => out.fail(error.kind()),
             }
         }
         out.empty();
         true
     }
 
-    /// Sends what waits as soon as it is taken, whoever else waits for that.
+    /// Sends what waits whenever some is taken, though whoever wrote it may do nothing more.
     async fn follow(self: Arc<Self>) {
-        let sent = async { while self.half.writable().await.is_ok() && !self.send() {} };
-        if timeout(STALLED, sent).await.is_err() {
-            self.out().fail(ErrorKind::TimedOut.into());
+        let mut silences = 0;
+        loop {
+            let taken = timeout(ORPHANED, self.half.writable()).await;
+            let mut out = self.out();
+            // The first may have begun before it was orphaned. Who has a connection has a clock of its own.
+            silences += u8::from(taken.is_err() && out.orphaned);
+            if silences > 1 {
+                out.fail(ErrorKind::TimedOut);
+            }
+            if matches!(taken, Ok(Err(_))) || self.send_of(&mut out) {
+                out.followed = false;
+                return;
+            }
         }
     }
 
     fn poll_sent(&self, cx: &mut Context<'_>, out: &mut Out) -> Poll<Result<()>> {
-        loop {
-            if self.send_of(out) {
-                return Poll::Ready(out.outcome());
-            }
+        while !self.send_of(out) {
             ready!(self.half.as_ref().poll_write_ready(cx))?;
         }
+        Poll::Ready(out.outcome())
     }
 
-    fn poll_now(&self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<Result<usize>> {
+    /// Sends these behind what waits, as much as is taken.
+    fn poll_now(
+        &self,
+        cx: &mut Context<'_>,
+        out: &mut Out,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        let length: usize = bufs.iter().map(|buf| buf.len()).sum();
         loop {
-            ready!(self.half.as_ref().poll_write_ready(cx))?;
-            match self.half.try_write_vectored(bufs) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                written => return Poll::Ready(written),
+            let waiting = out.waiting();
+            let ahead = waiting.len();
+            let tried = match ahead {
+                0 => self.half.try_write_vectored(bufs),
+                _ => {
+                    let bufs = bufs.iter().map(|buf| IoSlice::new(buf));
+                    let all: Vec<_> = iter::once(IoSlice::new(waiting)).chain(bufs).collect();
+                    self.half.try_write_vectored(&all)
+                }
+            };
+            match tried {
+                Ok(0) => out.fail(ErrorKind::WriteZero),
+                Ok(taken) if taken > ahead => {
+                    out.empty();
+                    out.blocked = taken - ahead < length;
+                    return Poll::Ready(Ok(taken - ahead));
+                }
+                Ok(taken) => {
+                    out.sent += taken;
+                    out.blocked = true;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    out.blocked = true;
+                    ready!(self.half.as_ref().poll_write_ready(cx))?;
+                }
+                Err(error) => out.fail(error.kind()),
             }
+            out.outcome()?;
         }
     }
 }
@@ -180,17 +250,16 @@ impl AsyncWrite for Socket {
         let write = &self.write;
         let mut out = write.out();
         out.outcome()?;
-        if out.bytes.len() + length > WAITING {
-            // All that waits leaves before it.
-            ready!(write.poll_sent(cx, &mut out))?;
+        if length == 0 {
+            return Poll::Ready(Ok(0));
         }
-        if length > WAITING {
-            return write.poll_now(cx, bufs);
+        if out.blocked || out.bytes.len() + length > WAITING {
+            return write.poll_now(cx, &mut out, bufs);
         }
         for buf in bufs {
             out.bytes.extend_from_slice(buf);
         }
-        if !std::mem::replace(&mut out.leaving, true) {
+        if !std::mem::replace(&mut out.listed, true) {
             drop(out);
             leave(write);
         }
@@ -202,8 +271,12 @@ impl AsyncWrite for Socket {
     }
 
     /// What leaves with this turn counts as flushed.
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
-        Poll::Ready(self.write.out().outcome())
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let mut out = self.write.out();
+        match out.blocked {
+            true => self.write.poll_sent(cx, &mut out),
+            false => Poll::Ready(out.outcome()),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
@@ -267,11 +340,7 @@ impl Drop for Turn {
 
 fn send(sockets: Vec<Arc<Write>>) {
     for socket in sockets {
-        if !socket.send()
-            && let Ok(runtime) = Handle::try_current()
-        {
-            runtime.spawn(socket.follow());
-        }
+        socket.send();
     }
 }
 

@@ -172,7 +172,8 @@ fn again(ctx: &mut Context, error: &Error, untouched: bool, refused: bool) -> bo
         return true;
     }
     attempt.end(recorder, AttemptEnd::Broken);
-    let unsent = *error.etype() == ErrorType::WriteError;
+    let hung_up = attempt.dial.as_ref().is_some_and(|dial| dial.unsent());
+    let unsent = hung_up || *error.etype() == ErrorType::WriteError;
     (unsent || refused || resend.broken) && another(ctx)
 }
 

@@ -94,6 +94,44 @@ async fn who_does_not_read_is_waited_for_and_misses_nothing() {
 }
 
 #[tokio::test]
+async fn behind_who_does_not_read_nothing_is_gathered() {
+    let (mut near, far) = pair().await;
+    let mut all = 0;
+    let filling = async {
+        loop {
+            all += near.write(&[7; 4 << 10]).await.unwrap();
+            // It counts as flushed only when the system has it.
+            near.flush().await.unwrap();
+            yield_now().await;
+        }
+    };
+    let soon = timeout(Duration::from_millis(100), filling).await;
+    assert!(soon.is_err(), "nobody has read it");
+    assert_eq!(read(&far, all).await.len(), all);
+    near.write_all(b"the end").await.unwrap();
+    near.shutdown().await.unwrap();
+    assert_eq!(arrived(&far), b"the end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_takes_is_given_up_once_nobody_has_the_connection() {
+    let (mut near, _far) = pair().await;
+    while !near.write.out().followed {
+        near.write_all(&[7; WAITING]).await.unwrap();
+        // Until the turn is over: it is the one that finds no room.
+        while near.write.out().listed {
+            yield_now().await;
+        }
+    }
+    let write = near.write.clone();
+    tokio::time::sleep(10 * ORPHANED).await;
+    assert!(write.out().followed && write.out().failed.is_none());
+    drop(near);
+    tokio::time::sleep(3 * ORPHANED).await;
+    assert!(!write.out().followed && write.out().failed.is_some());
+}
+
+#[tokio::test]
 async fn it_is_shut_down_and_dropped_only_behind_what_waits() {
     let (mut near, far) = pair().await;
     near.write_all(b"the last").await.unwrap();

@@ -40,6 +40,7 @@ pub struct Dial {
     patience: Duration,
     sending: Sending,
     reused: AtomicBool,
+    unsent: Arc<AtomicBool>,
 }
 
 impl Dial {
@@ -51,12 +52,18 @@ impl Dial {
             patience,
             sending,
             reused: AtomicBool::new(false),
+            unsent: Arc::default(),
         }
     }
 
     /// Whether the connection had served another request before.
     pub fn reused(&self) -> bool {
         self.reused.load(Ordering::Relaxed)
+    }
+
+    /// Whether the provider hung up before the whole request had been sent.
+    pub fn unsent(&self) -> bool {
+        self.unsent.load(Ordering::Relaxed)
     }
 
     async fn connection(&self) -> Result<Socket> {
@@ -101,6 +108,7 @@ impl Connect for Dial {
             pool: self.sending.pooled.then(|| self.pool.clone()),
             address: self.address,
             done: false,
+            unsent: self.unsent.clone(),
         };
         Ok(VirtualSocketStream::new(Box::new(line)).into())
     }
@@ -109,13 +117,15 @@ impl Connect for Dial {
 /// A connection while a request is on it.
 #[derive(Debug)]
 struct Line {
-    /// `None` only while it is being dropped.
+    /// `None` once it is shut down.
     stream: Option<Socket>,
     /// Where it goes when the request is over.
     pool: Option<Arc<Pool>>,
     address: SocketAddr,
     /// The request is over, and nothing of its answer is left to be read.
     done: bool,
+    /// The provider hung up before the whole request had been sent.
+    unsent: Arc<AtomicBool>,
 }
 
 impl Line {
@@ -137,7 +147,17 @@ impl AsyncRead for Line {
             self.done = true;
             return Poll::Ready(Err(ErrorKind::Unsupported.into()));
         }
-        self.stream()?.poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = self.stream()?.poll_read(cx, buf);
+        let ended = match &read {
+            Poll::Ready(Ok(())) => buf.filled().len() == before,
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        };
+        if ended && self.stream.as_ref().is_some_and(|stream| !stream.is_sent()) {
+            self.unsent.store(true, Ordering::Relaxed);
+        }
+        read
     }
 }
 
@@ -166,8 +186,10 @@ impl AsyncWrite for Line {
         self.stream()?.poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream()?.poll_shutdown(cx)
+    /// The connection is not to be used again, and what is left of the request is wanted by nobody: that is not waited for.
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream = None;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -208,6 +230,7 @@ mod tests {
                 pool: Some(pool.clone()),
                 address,
                 done: false,
+                unsent: Arc::default(),
             };
             if asked {
                 let read = line.read(&mut [0]).now_or_never();
