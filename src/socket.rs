@@ -3,7 +3,7 @@
 //!
 //! A send costs most by what it sets off: the other side is woken, and where that is another processor, or a virtual one,
 //! waking it takes longer than the send. Sends that follow each other wake it once, and a header leaves with its body, in
-//! one send. What waits does so for the tasks of this thread that are ready now, and for [`BATCH`] connections at most.
+//! one send. What waits does so for the tasks of this thread that are ready now, and for 32 connections at most.
 //!
 //! What is written counts as sent, as it does where the system has it in a buffer of its own: an error shows at the next
 //! call. Where the other side takes less than it is sent, nothing is gathered: writes wait until the system has them.
