@@ -247,7 +247,8 @@ async fn rotated_both_work_within_the_grace(ground: Ground) {
     .await;
     assert_eq!(refused, (401, "key_expired".into()));
     let took = begun.elapsed();
-    assert!((2000..5000).contains(&took.as_millis()), "{took:?}");
+    // It is kept in whole milliseconds: of the one in which it began a part may be over.
+    assert!((1999..5000).contains(&took.as_millis()), "{took:?}");
     assert_eq!(world.said(&fourth, "gpt-test").await.0, 200);
     assert_eq!(
         world.get(&format!("/keys/{id}")).await["retiring"],
