@@ -1,5 +1,5 @@
-//! [`Buffered`]: a connection whose small writes leave together, and whose peer must neither stop taking them nor be
-//! silent where HTTP/2 has it begin.
+//! [`Buffered`]: a connection whose peer must neither stop taking what is written nor be silent where HTTP/2 has it begin,
+//! and whose small writes share a record where it has TLS; without, the socket below sees to it that they leave together.
 //!
 //! The buffer is there only while something waits in it: an idle connection and a stream between two events
 //! have none. Reads are not buffered here: the HTTP parser reads into a buffer of its own, and 64 KiB for each
@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep, timeout};
 
-/// An answer's header and a small body fit in and leave in one system call.
+/// An answer's header and a small body fit in and leave in one record.
 const WRITE_BUFFER: usize = 4 << 10;
 
 /// Most fit in so much: a block that allocators have at hand.
@@ -38,7 +38,7 @@ const PREFACE: usize = 24 + 9;
 /// It must be whole by then.
 const PREFACE_WITHIN: Duration = Duration::from_secs(10);
 
-/// A connection with buffered writes.
+/// A connection that is watched, and whose writes may be buffered.
 #[derive(Debug)]
 pub struct Buffered<S: IO> {
     stream: S,
@@ -106,7 +106,7 @@ impl<S: IO> Buffered<S> {
         Poll::Ready(Ok(buf.len()))
     }
 
-    /// Pieces that come together leave at once where nothing waits before them, as an event and its chunk framing do.
+    /// Pieces that come together, as an event and its chunk framing do, do not wait here where nothing waits before them.
     fn accept_together(
         &mut self,
         bufs: &[IoSlice<'_>],

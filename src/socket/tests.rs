@@ -74,6 +74,18 @@ async fn much_leaves_at_once_and_behind_what_waits() {
 }
 
 #[tokio::test]
+async fn a_header_goes_before_its_body_however_large_that_is() {
+    let (mut near, far) = pair().await;
+    near.write_all(b"header").await.unwrap();
+    // More than any socket takes at once.
+    let body = vec![7; 16 << 20];
+    let (written, heard) = tokio::join!(near.write_all(&body), read(&far, 6 + body.len()));
+    written.unwrap();
+    assert_eq!(&heard[..6], b"header");
+    assert!(heard[6..] == body);
+}
+
+#[tokio::test]
 async fn who_does_not_read_is_waited_for_and_misses_nothing() {
     let (mut near, far) = pair().await;
     let mut all = Vec::new();

@@ -215,23 +215,30 @@ impl Drop for Line {
 mod tests {
     use super::*;
     use futures::FutureExt;
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+
+    /// A connection, where it goes, and its other end.
+    async fn line() -> (Line, Arc<Pool>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let pool = Arc::new(Pool::default());
+        let stream = TcpStream::connect(address).await.unwrap();
+        let line = Line {
+            stream: Some(Socket::new(stream)),
+            pool: Some(pool.clone()),
+            address,
+            done: false,
+            unsent: Arc::default(),
+        };
+        (line, pool, listener.accept().await.unwrap().0)
+    }
 
     #[tokio::test]
     async fn it_is_kept_only_after_it_was_asked_whether_it_is_fit() {
         for asked in [false, true] {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap();
-            let pool = Arc::new(Pool::default());
-            let stream = TcpStream::connect(address).await.unwrap();
-            let mut line = Line {
-                stream: Some(Socket::new(stream)),
-                pool: Some(pool.clone()),
-                address,
-                done: false,
-                unsent: Arc::default(),
-            };
+            let (mut line, pool, _other) = line().await;
+            let address = line.address;
             if asked {
                 let read = line.read(&mut [0]).now_or_never();
                 assert!(matches!(read, Some(Err(_))));
@@ -239,5 +246,36 @@ mod tests {
             drop(line);
             assert_eq!(pool.take(address).is_some(), asked);
         }
+    }
+
+    #[tokio::test]
+    async fn a_provider_that_hangs_up_is_told_apart_by_whether_it_had_the_request() {
+        for sent in [false, true] {
+            let (mut line, _, mut other) = line().await;
+            if sent {
+                line.write_all(b"request").await.unwrap();
+                other.read_exact(&mut [0; 7]).await.unwrap();
+            }
+            // With a reset: what it is sent from now on fails.
+            SockRef::from(&other)
+                .set_linger(Some(Duration::ZERO))
+                .unwrap();
+            drop(other);
+            if !sent {
+                line.write_all(b"request").await.unwrap();
+            }
+            let read = line.read(&mut [0]).await;
+            assert!(matches!(read, Err(_) | Ok(0)), "{read:?}");
+            assert_eq!(line.unsent.load(Ordering::Relaxed), !sent);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_connection_does_not_wait_for_who_does_not_read() {
+        let (mut line, _, _other) = line().await;
+        while let Some(written) = line.write(&[7; 64 << 10]).now_or_never() {
+            written.unwrap();
+        }
+        line.shutdown().now_or_never().expect("at once").unwrap();
     }
 }
