@@ -4,7 +4,7 @@ use super::folder::{Folder, Named};
 use super::reader::{Frames, load};
 use super::record::{self, Entry, Record, Unsealed};
 use super::recovery::{Retired, remove};
-use super::writer::Writer;
+use super::writer::{Haste, Writer};
 use super::{KEPT, Sink};
 use crate::billing::Charge;
 use std::collections::VecDeque;
@@ -16,6 +16,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// What a crash of the machine can take is at most so old.
 const SYNC: Duration = Duration::from_millis(10);
+/// The same of notes how far holds are, where nothing else is written: each is made a second after the one before, or
+/// 4 KiB, and a sync costs as much as ten events of a stream.
+const NOTES: Duration = Duration::from_millis(100);
 /// How often what could not be written is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 /// How often old segments are looked for.
@@ -59,10 +62,11 @@ impl Shared {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes the thread for the first record since its last sync; for the others it is awake.
+    /// Wakes the thread for the first record since its last sync, and for the first that is more than a note; for the
+    /// others it is awake.
     pub fn written(&self, writer: &mut Writer) {
-        if writer.dirty && !writer.noticed {
-            writer.noticed = true;
+        if writer.dirty > writer.noticed {
+            writer.noticed = writer.dirty;
             self.wake.notify_one();
         }
     }
@@ -135,16 +139,20 @@ impl Shared {
 
     /// Until there is something to do; says whether to stop.
     fn wait(&self) -> bool {
-        let idle = |writer: &mut Writer| !writer.dirty && !writer.failing && !writer.stopping;
-        let waited = self.wake.wait_timeout_while(self.lock(), CHORES, idle);
-        let (writer, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let mut writer = self.lock();
+        for (patience, enough) in [(CHORES, Haste::Notes), (NOTES, Haste::Records)] {
+            let idle =
+                |writer: &mut Writer| writer.dirty < enough && !writer.failing && !writer.stopping;
+            let waited = self.wake.wait_timeout_while(writer, patience, idle);
+            writer = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
         writer.stopping
     }
 
     /// Brings what was written to the disk, and says whether that worked.
     pub fn sync(&self) -> bool {
         let mut writer = self.lock();
-        if !writer.dirty {
+        if writer.dirty == Haste::None {
             return true;
         }
         let unsynced = writer.unsynced();

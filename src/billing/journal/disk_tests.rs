@@ -1,13 +1,15 @@
-//! Disks that are full or broken.
+//! Disks that are full or broken, and when they are asked to write through.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use super::folder::Named;
 use super::tests::{Taken, charge, due, held, ids, killed, rules, segments, start};
-use super::writer::{Storage, files};
+use super::writer::{Haste, Storage, files};
 use super::*;
 use std::fs;
 use std::io;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::mpsc::{Sender, channel};
 
 /// A disk with so many bytes left.
 struct Disk {
@@ -206,4 +208,63 @@ fn a_segment_that_cannot_be_begun_is_begun_later() {
     let dead = killed(dir.path());
     let (_, lefts) = start(dead.path());
     assert_eq!(lefts[0].charges(0).count(), filled - 1);
+}
+
+#[test]
+fn a_note_does_not_hurry_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = start(dir.path());
+    let haste = || journal.shared.lock().dirty;
+    journal.reserve(&held(1), &due(10)).unwrap();
+    assert_eq!(haste(), Haste::Records);
+    assert!(journal.shared.sync());
+    assert_eq!(haste(), Haste::None);
+    journal.progress(1, &due(20));
+    assert_eq!(haste(), Haste::Notes);
+    journal.settle(charge(1, 30));
+    journal.progress(1, &due(40));
+    assert_eq!(haste(), Haste::Records);
+}
+
+/// A disk that says when it was asked to write through.
+struct Synced(Mutex<Sender<()>>, Arc<dyn Storage>);
+
+impl Storage for Synced {
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        self.1.append(bytes)
+    }
+    fn cut(&self, length: u64) -> io::Result<()> {
+        self.1.cut(length)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.1.sync()?;
+        let _ = self.0.lock().unwrap().send(());
+        Ok(())
+    }
+}
+
+#[test]
+fn all_that_is_written_is_synced_though_nothing_follows_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (told, syncs) = channel();
+    let real = files();
+    let opener: writer::Opener = Arc::new(move |path| {
+        let told = Mutex::new(told.clone());
+        Ok(Arc::new(Synced(told, real(path)?)))
+    });
+    let rules = Rules {
+        opener,
+        segment: SEGMENT,
+        thread: true,
+    };
+    let (journal, _) = Journal::open_with(dir.path(), rules).unwrap();
+    let synced = || syncs.recv_timeout(Duration::from_secs(60)).unwrap();
+    // The new file's header.
+    synced();
+    journal.reserve(&held(1), &due(10)).unwrap();
+    synced();
+    journal.progress(1, &due(20));
+    synced();
+    journal.settle(charge(1, 30));
+    synced();
 }

@@ -75,6 +75,17 @@ struct Closed {
     at: SystemTime,
 }
 
+/// How soon what was written is to be on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Haste {
+    /// It is.
+    None,
+    /// It is no more than how far holds are: the next note says more.
+    Notes,
+    /// A hold or a charge.
+    Records,
+}
+
 /// Everything behind the journal's lock.
 pub struct Writer {
     folder: PathBuf,
@@ -97,10 +108,10 @@ pub struct Writer {
     pub pending: VecDeque<Arc<Charge>>,
     /// Something could not be written, and nothing shows yet that it can be now.
     pub failing: bool,
-    /// Something was written since the last sync.
-    pub dirty: bool,
-    /// The thread was woken for it.
-    pub noticed: bool,
+    /// What was written since the last sync.
+    pub dirty: Haste,
+    /// What the thread was woken for.
+    pub noticed: Haste,
     /// Closed, and not yet synced.
     unsynced: Vec<Arc<dyn Storage>>,
     /// A file was created since the last sync.
@@ -146,8 +157,8 @@ impl Writer {
             open: AHashMap::new(),
             pending: VecDeque::new(),
             failing: false,
-            dirty: true,
-            noticed: false,
+            dirty: Haste::Records,
+            noticed: Haste::None,
             unsynced: Vec::new(),
             created: true,
             stopping: false,
@@ -161,7 +172,7 @@ impl Writer {
 
     /// Writes a hold.
     pub fn reserve(&mut self, frame: &mut Unsealed<'_>, id: u64, due: Due) -> io::Result<()> {
-        self.append(frame)?;
+        self.append(frame, Haste::Records)?;
         let segment = self.current.named.first;
         self.open.insert(id, Open { segment, due });
         Ok(())
@@ -173,18 +184,18 @@ impl Writer {
             Some(open) => open.due = due,
             None => return Ok(()),
         }
-        self.append(frame).map(drop)
+        self.append(frame, Haste::Notes).map(drop)
     }
 
     /// Writes a charge; returns its number.
     pub fn settle(&mut self, frame: &mut Unsealed<'_>, id: u64) -> io::Result<u64> {
-        let seq = self.append(frame)?;
+        let seq = self.append(frame, Haste::Records)?;
         self.open.remove(&id);
         self.current.settled = seq;
         Ok(seq)
     }
 
-    fn append(&mut self, frame: &mut Unsealed<'_>) -> io::Result<u64> {
+    fn append(&mut self, frame: &mut Unsealed<'_>, haste: Haste) -> io::Result<u64> {
         self.mend()?;
         if self.current.length >= self.full && self.next > self.current.named.first {
             self.full = self.limit;
@@ -197,7 +208,7 @@ impl Writer {
         }
         let seq = self.next;
         let bytes = frame.seal(seq);
-        self.put(bytes)?;
+        self.put(bytes, haste)?;
         self.current.length += bytes.len() as u64;
         self.next += 1;
         Ok(seq)
@@ -212,8 +223,8 @@ impl Writer {
         Ok(())
     }
 
-    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.dirty = true;
+    fn put(&mut self, bytes: &[u8], haste: Haste) -> io::Result<()> {
+        self.dirty = self.dirty.max(haste);
         let put = self.file.append(bytes);
         if put.is_err() {
             self.torn = true;
@@ -249,7 +260,7 @@ impl Writer {
     /// cut off.
     pub fn probe(&mut self) -> io::Result<()> {
         self.mend()?;
-        self.put(&ROOM)?;
+        self.put(&ROOM, Haste::Records)?;
         self.torn = true;
         self.mend()?;
         self.failing = false;
@@ -262,8 +273,8 @@ impl Writer {
 
     /// What was written since the last call.
     pub fn unsynced(&mut self) -> Unsynced {
-        self.dirty = false;
-        self.noticed = false;
+        self.dirty = Haste::None;
+        self.noticed = Haste::None;
         let mut files = mem::take(&mut self.unsynced);
         files.push(self.file.clone());
         let created = mem::replace(&mut self.created, false);
@@ -275,7 +286,7 @@ impl Writer {
 
     /// Takes back what could not be synced.
     pub fn resync(&mut self, left: Unsynced) {
-        self.dirty = true;
+        self.dirty = Haste::Records;
         self.created |= left.folder.is_some();
         let current = &self.file;
         let old = left.files.into_iter();
