@@ -27,6 +27,9 @@ use tokio::time::timeout;
 /// Bytes of one connection that wait at most: a copy of more costs as much as a send.
 const WAITING: usize = 16 << 10;
 
+/// Most of what waits fits in so much, a block that allocators have at hand: to grow costs more than all else here.
+const FIRST: usize = 1 << 10;
+
 /// So many connections leave at once, though the turn is not over.
 const BATCH: usize = 32;
 
@@ -255,6 +258,9 @@ impl AsyncWrite for Socket {
         }
         if out.blocked || out.bytes.len() + length > WAITING {
             return write.poll_now(cx, &mut out, bufs);
+        }
+        if out.bytes.is_empty() {
+            out.bytes.reserve(length.max(FIRST));
         }
         for buf in bufs {
             out.bytes.extend_from_slice(buf);
