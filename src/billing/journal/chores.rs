@@ -14,10 +14,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-/// What a crash of the machine can take is at most so old.
+/// So long after a hold or a charge was written a sync begins, which takes what was written meanwhile too.
 const SYNC: Duration = Duration::from_millis(10);
-/// The same of notes how far holds are, where nothing else is written: each is made a second after the one before, or
-/// 4 KiB, and a sync costs as much as ten events of a stream.
+/// So much later it begins if there are only notes how far holds are: each comes a second after the one before, or 4 KiB,
+/// and a sync costs as much as ten events of a stream.
 const NOTES: Duration = Duration::from_millis(100);
 /// How often what could not be written is tried again.
 const RETRY: Duration = Duration::from_millis(100);
@@ -139,14 +139,24 @@ impl Shared {
 
     /// Until there is something to do; says whether to stop.
     fn wait(&self) -> bool {
-        let mut writer = self.lock();
-        for (patience, enough) in [(CHORES, Haste::Notes), (NOTES, Haste::Records)] {
-            let idle =
-                |writer: &mut Writer| writer.dirty < enough && !writer.failing && !writer.stopping;
-            let waited = self.wake.wait_timeout_while(writer, patience, idle);
-            writer = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let mut writer = self.until(self.lock(), CHORES, Haste::Notes);
+        if writer.dirty == Haste::Notes {
+            writer = self.until(writer, NOTES, Haste::Records);
         }
         writer.stopping
+    }
+
+    /// Until so much was written, something fails, or that time is over.
+    fn until<'a>(
+        &self,
+        writer: MutexGuard<'a, Writer>,
+        patience: Duration,
+        enough: Haste,
+    ) -> MutexGuard<'a, Writer> {
+        let idle =
+            |writer: &mut Writer| writer.dirty < enough && !writer.failing && !writer.stopping;
+        let waited = self.wake.wait_timeout_while(writer, patience, idle);
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Brings what was written to the disk, and says whether that worked.

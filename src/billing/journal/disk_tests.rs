@@ -211,19 +211,33 @@ fn a_segment_that_cannot_be_begun_is_begun_later() {
 }
 
 #[test]
-fn a_note_does_not_hurry_the_disk() {
+fn a_note_does_not_hurry_the_disk_as_all_else_does() {
     let dir = tempfile::tempdir().unwrap();
-    let (journal, _) = start(dir.path());
-    let haste = || journal.shared.lock().dirty;
-    journal.reserve(&held(1), &due(10)).unwrap();
-    assert_eq!(haste(), Haste::Records);
+    let (disk, rules) = disk(100_000);
+    let (journal, _) = Journal::open_with(dir.path(), rules).unwrap();
+    // What is to be on the disk, and what the thread was told of.
+    let haste = || {
+        let writer = journal.shared.lock();
+        (writer.dirty, writer.noticed)
+    };
     assert!(journal.shared.sync());
-    assert_eq!(haste(), Haste::None);
+    assert_eq!(haste(), (Haste::None, Haste::None));
+    journal.reserve(&held(1), &due(10)).unwrap();
+    assert_eq!(haste(), (Haste::Records, Haste::Records));
     journal.progress(1, &due(20));
-    assert_eq!(haste(), Haste::Notes);
-    journal.settle(charge(1, 30));
-    journal.progress(1, &due(40));
-    assert_eq!(haste(), Haste::Records);
+    assert_eq!(haste(), (Haste::Records, Haste::Records));
+    assert!(journal.shared.sync());
+    journal.progress(1, &due(30));
+    assert_eq!(haste(), (Haste::Notes, Haste::Notes));
+    journal.settle(charge(1, 40));
+    assert_eq!(haste(), (Haste::Records, Haste::Records));
+    // One that cannot be written: requests are refused until the thread has looked.
+    journal.reserve(&held(2), &due(10)).unwrap();
+    assert!(journal.shared.sync());
+    disk.left.store(5, Ordering::SeqCst);
+    journal.progress(2, &due(20));
+    assert!(journal.failing());
+    assert_eq!(haste(), (Haste::Records, Haste::Records));
 }
 
 /// A disk that says when it was asked to write through.

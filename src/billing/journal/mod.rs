@@ -2,8 +2,8 @@
 //!
 //! A request's hold is written before its upstream is called, how far it is every now and then, and
 //! what it cost before its last byte goes out. [`Journal::open`] settles what dead processes left
-//! open, as far as is known; [`Journal::adopt`] does so later for those that die meanwhile. `write()` suffices for all that; `fdatasync` within 10 ms covers a crash of
-//! the machine, but for what was written since; notes how far a hold is do not hurry it.
+//! open, as far as is known; [`Journal::adopt`] does so later for those that die meanwhile. `write()` suffices for all that; a crash of the machine is
+//! covered by `fdatasync`, which begins 10 ms after a hold or a charge was written, and 110 ms after a note of how far one is.
 //!
 //! Every record has a sequence number, 1, 2, 3…, within an epoch: one process's life. Stores keep the
 //! last number that they applied, so that a charge can be handed to them twice.

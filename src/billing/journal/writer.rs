@@ -80,7 +80,7 @@ struct Closed {
 pub enum Haste {
     /// It is.
     None,
-    /// It is no more than how far holds are: the next note says more.
+    /// It is no more than how far holds are: less than a second or 4 KiB of an answer each.
     Notes,
     /// A hold or a charge.
     Records,
@@ -228,6 +228,8 @@ impl Writer {
         let put = self.file.append(bytes);
         if put.is_err() {
             self.torn = true;
+            // Requests are refused until the thread has tried again.
+            self.dirty = Haste::Records;
             // In vain, perhaps: then before the next record.
             let _ = self.mend();
         }
